@@ -1,0 +1,276 @@
+"""Child processes: spawned in a session of their own, watched through a pidfd, ended as a whole.
+
+:func:`spawn` may block (the system waits for the program to be found and loaded) and runs on any
+thread but the I/O thread; the methods of :class:`Child` belong to the I/O thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from .loop import Loop, owned
+from .stream import Descriptor
+
+__all__ = ["USE_PIDFD", "Child", "raise_descriptor_limit", "spawn"]
+
+USE_PIDFD = hasattr(os, "pidfd_open")
+"""Whether children are watched through pidfds; a test switches it off."""
+
+_POLL_INTERVAL = 0.02
+
+_inherited_limit: tuple[int, int] | None = None
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open descriptors to the hard one, once; give the limit in force.
+
+    Children get the old limit back. Where that cannot be done for them (no ``prlimit``), the
+    limit is left alone.
+    """
+    global _inherited_limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _inherited_limit is None and hasattr(resource, "prlimit") and soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            _inherited_limit = (soft, hard)
+            return hard
+    return soft
+
+
+class Child:
+    """A local process that runs, the leader of its session and process group.
+
+    The descriptors ``stdin``, ``stdout`` and ``stderr`` (ours, raw numbers) are for the caller of
+    :func:`spawn` to own. With ``pty``, stdin and stdout are two numbers for one terminal.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], stdin: int, stdout: int, stderr: int):
+        self.popen = popen
+        self.pid = popen.pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.start_date = time.time()
+        self.reaped = False
+        self._pidfd: Descriptor | None = None
+        owned.add(self)
+        if USE_PIDFD:
+            # An error here (no descriptor left, a sandbox) only means the slower way to watch.
+            with contextlib.suppress(OSError):
+                self._pidfd = Descriptor(os.pidfd_open(self.pid))
+
+    def watch(self, loop: Loop, on_exit: Callable[[], object]) -> None:
+        """Call ``on_exit`` on the I/O thread once the process has exited; it is not reaped."""
+        if self._pidfd is None:
+            _poller.watch(loop, self.pid, on_exit)
+            return
+        fd = self._pidfd.fd
+
+        def exited() -> None:
+            loop.remove_reader(fd)
+            on_exit()
+
+        loop.add_reader(fd, exited)
+
+    def status(self) -> int | None:
+        """The raw wait status of the process, which has exited; it stays a zombie until
+        :meth:`reap`, so that its pid and process group cannot become somebody else's.
+
+        None if another part of the program has reaped it.
+        """
+        try:
+            info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return self._status_of_popen()
+        if info is None:
+            return None
+        if info.si_code == os.CLD_EXITED:
+            return info.si_status << 8
+        return info.si_status | (0x80 if info.si_code == os.CLD_DUMPED else 0)
+
+    def reap(self) -> int | None:
+        """Take the process, which has exited, from the system's table. Gives its wait status."""
+        if self.reaped:
+            return None
+        self.reaped = True
+        owned.discard(self)
+        if self._pidfd is not None:
+            self._pidfd.close()
+        try:
+            status: int | None = os.waitpid(self.pid, 0)[1]
+        except ChildProcessError:
+            status = self._status_of_popen()
+        # Popen must know: it would wait for the pid, which may be somebody else's by then.
+        if self.popen.returncode is None:
+            self.popen.returncode = 0 if status is None else os.waitstatus_to_exitcode(status)
+        return status
+
+    def _status_of_popen(self) -> int | None:
+        # The user may have waited for ``process.process`` and taken the status.
+        code = self.popen.returncode
+        if code is None:
+            return None
+        return code << 8 if code >= 0 else -code
+
+    def send_signal(self, number: int, *, group: bool = True) -> None:
+        """Signal the process and, with ``group``, its whole process group.
+
+        :raises PermissionError: if none of them may be signalled
+        """
+        if self.reaped:
+            return
+        if group:
+            # The group is gone if its leader moved to another one and nobody else was in it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+                if os.getpgid(self.pid) == self.pid:
+                    return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def close_inherited(self) -> None:
+        """In a forked child: this process is not its child. Keeps Popen from waiting for it."""
+        self.popen.returncode = 0
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    pty: bool = False,
+    before: Callable[[int], object] | None = None,
+) -> Child:
+    """Start ``argv`` in a new session. Blocks until its program is loaded, or cannot be.
+
+    :param cwd: its folder; None = ours
+    :param env: its whole environment; None = ours
+    :param pty: its stdin and stdout are a new terminal, which controls its session
+    :param before: called with the inode of the pipe that will be its stderr
+    :raises OSError: as :class:`subprocess.Popen`; nothing is left open
+    :raises ValueError: for what no program can be given, a NUL byte for one
+    """
+    opened: list[int] = []
+    popen: subprocess.Popen[bytes] | None = None
+    try:
+        stderr, child_stderr = _pipe(opened)
+        if pty:
+            master, slave = os.openpty()
+            opened += [master, slave]
+            argv = _under_terminal(argv, slave, cwd, env)
+            stdin, child_stdin, stdout, child_stdout = os.dup(master), slave, master, slave
+            opened.append(stdin)
+        else:
+            child_stdin, stdin = _pipe(opened)
+            stdout, child_stdout = _pipe(opened)
+        if before is not None:
+            before(os.fstat(stderr).st_ino)
+        popen = subprocess.Popen(
+            argv,
+            stdin=child_stdin,
+            stdout=child_stdout,
+            stderr=child_stderr,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+        if _inherited_limit is not None:
+            # Raising it is our doing: programs that loop over all possible descriptors, or use
+            # select(), suffer from a high one. It may have ended already.
+            with contextlib.suppress(OSError):
+                resource.prlimit(popen.pid, resource.RLIMIT_NOFILE, _inherited_limit)
+        child = Child(popen, stdin, stdout, stderr)
+        for fd in (stdin, stdout, stderr):
+            opened.remove(fd)
+        return child
+    except BaseException:
+        # A Ctrl-C after the start: nobody would know of this child any more.
+        if popen is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
+        raise
+    finally:
+        for fd in set(opened):
+            os.close(fd)
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    ends = os.pipe()
+    opened += ends
+    return ends
+
+
+def _under_terminal(
+    argv: Sequence[str], slave: int, cwd: str | None, env: Mapping[str, str] | None
+) -> list[str]:
+    """Prepare the terminal, and the command that takes it as its controlling one.
+
+    A session gets its controlling terminal when its leader opens one; only the child can do that,
+    after its setsid() and before its exec(). Python code between the two (``preexec_fn``) can
+    deadlock in a program with threads, so a shell does it: it opens the terminal and becomes the
+    command. It would report a missing command as its own exit code, hence the look before.
+    """
+    settings = termios.tcgetattr(slave)
+    settings[3] &= ~(termios.ECHO | termios.ECHONL)
+    termios.tcsetattr(slave, termios.TCSANOW, settings)
+    termios.tcsetwinsize(slave, (24, 80))
+    name = argv[0]
+    path = (os.environ if env is None else env).get("PATH", os.defpath)
+    place = os.path.join(cwd, name) if cwd is not None and "/" in name else name
+    if cwd is not None and not os.path.isdir(cwd):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
+    if shutil.which(place, path=path) is None:
+        code = errno.EACCES if "/" in name and os.path.exists(place) else errno.ENOENT
+        raise OSError(code, os.strerror(code), name)
+    return ["/bin/sh", "-c", ': <>"$0"; exec "$@"', os.ttyname(slave), *argv]
+
+
+class _Poller:
+    """Watches children where the system has no pidfd: one thread, asleep while there are none."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._children: dict[int, tuple[Loop, Callable[[], object]]] = {}
+        self._thread: threading.Thread | None = None
+
+    def watch(self, loop: Loop, pid: int, on_exit: Callable[[], object]) -> None:
+        with self._changed:
+            self._children[pid] = (loop, on_exit)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="execo-wait", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        # Waiting for any child would take those of other parts of the program; waiting for each
+        # needs a thread each. So this is the one place that looks again and again.
+        while True:
+            with self._changed:
+                while not self._children:
+                    self._changed.wait()
+                self._changed.wait(_POLL_INTERVAL)
+                for pid in list(self._children):
+                    if _has_exited(pid):
+                        loop, on_exit = self._children.pop(pid)
+                        loop.call_soon(on_exit)
+
+
+def _has_exited(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
+_poller = _Poller()

@@ -1,0 +1,128 @@
+"""The watchdog: a small shell that ends our local children when the script is gone.
+
+A script that is killed with SIGKILL cannot clean up. The watchdog is a child in a session of its
+own which blocks on a pipe that only the script holds. At its end of file it reads the table of
+running children, a file without a name that both share, and ends them: TERM, half a second, KILL.
+Keeping the table costs two small writes a process and wakes nobody.
+
+It ends what was running, with everything in the sessions of these children. What a process that
+had ended left behind on purpose is not in the table any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import tempfile
+
+from .stream import Descriptor
+
+__all__ = ["Watchdog"]
+
+# A slot holds one word: nothing, the pid of a child (the leader of its session), or "pipe:N" for
+# one whose pid is not known yet: the script may die between the fork and the note of its result,
+# and then the pipe that is the child's stderr tells which process it was.
+SLOT = 32
+_FREE = b" " * (SLOT - 1) + b"\n"
+
+SCRIPT = r"""
+trap '' HUP INT TERM QUIT PIPE TSTP
+read -r line && exit 0            # an orderly end says so first
+exec 3<&1 1>/dev/null 2>&1
+sessions=
+for word in $(cat <&3); do
+    case $word in
+    pipe:*) inode=${word#pipe:}
+        word=$(ls -l /proc/[0-9]*/fd/2 |
+            sed -n "s,.* /proc/\([0-9]*\)/fd/2 -> pipe:\[$inode\]\$,\1,p") ;;
+    esac
+    sessions="$sessions $word"
+done
+sessions="$sessions "
+[ "$sessions" = "  " ] && exit 0
+members() {                       # every process of these sessions, where /proc tells
+    cat /proc/[0-9]*/stat |
+    sed -n 's/^\([0-9]*\) (.*) [A-Za-z] [-0-9]* [-0-9]* \([0-9]*\) .*/\1 \2/p' |
+    while read -r pid session; do
+        case $sessions in *" $session "*) echo "$pid" ;; esac
+    done
+}
+for signal in TERM KILL; do
+    for pid in $sessions; do kill -$signal -- -$pid $pid; done
+    for pid in $(members); do kill -$signal -- $pid; done
+    [ $signal = KILL ] || sleep 0.5 || sleep 1
+done
+"""
+
+
+class Watchdog:
+    """The watchdog of this process and the table that it reads. Methods may be called from any
+    thread; they block no longer than a write to a file in memory.
+
+    :raises OSError: if it cannot be started
+    """
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._new = itertools.count()  # next() is atomic, += is not
+        if hasattr(os, "memfd_create"):
+            self._table = Descriptor(os.memfd_create("execo-children", os.MFD_CLOEXEC))
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._table = Descriptor(os.dup(file.fileno()))
+        ours = theirs = -1
+        try:
+            theirs, ours = os.pipe()
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", SCRIPT, "execo-watchdog"],
+                stdin=theirs,
+                stdout=self._table.fd,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError:
+            self._table.close()
+            if ours >= 0:
+                os.close(ours)
+            raise
+        finally:
+            if theirs >= 0:
+                os.close(theirs)
+        self._line = Descriptor(ours)
+
+    def claim(self, inode: int) -> int:
+        """A slot for a child that is about to start, whose stderr is the pipe ``inode``."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = next(self._new)
+        self._note(slot, b"pipe:%d" % inode)
+        return slot
+
+    def started(self, slot: int, pid: int) -> None:
+        """The child has this pid now."""
+        self._note(slot, b"%d" % pid)
+
+    def release(self, slot: int) -> None:
+        """The child is gone, or was never started."""
+        self._note(slot, b"")
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Send the watchdog away, which then ends nobody, and reap it. Blocks for a moment."""
+        with contextlib.suppress(OSError):
+            os.write(self._line.fd, b"bye\n")
+        self._line.close()
+        self._table.close()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _note(self, slot: int, word: bytes) -> None:
+        if self._table.open:
+            os.pwrite(self._table.fd, word.ljust(SLOT - 1) + b"\n" if word else _FREE, slot * SLOT)

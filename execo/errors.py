@@ -1,0 +1,176 @@
+"""Every error that execo raises, in one tree, and the reasons why a process can fail.
+
+::
+
+    ExecoError
+    ├── ConfigError               ~/.execo.conf.py or a configuration key is wrong
+    ├── HostSetError              a text names no host (also a ValueError)
+    ├── SubstitutionError         {{...}} in a command cannot be evaluated (also a ValueError)
+    ├── NotSupported              this transport cannot do what was asked
+    ├── ProcessError              why one process could not do its work; kept, not raised
+    │   ├── SpawnError            it could not be started
+    │   ├── OutputError           its output could not be read
+    │   ├── WriteError            its stdin could not be written
+    │   └── CancelledError        it was given up before it started
+    ├── ProcessesFailed           raised on request: some processes failed
+    └── ActionsFailed             raised on request: some actions failed
+
+A failed process is data, not an exception: see ``Process.reason`` and ``Process.message``.
+Only ``check=True`` and ``raise_if_failed()`` raise.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "ActionsFailed",
+    "CancelledError",
+    "ConfigError",
+    "ExecoError",
+    "HostSetError",
+    "NotSupported",
+    "OutputError",
+    "ProcessError",
+    "ProcessesFailed",
+    "Reason",
+    "SpawnError",
+    "SubstitutionError",
+    "WriteError",
+]
+
+
+class Reason(enum.StrEnum):
+    """Why a process failed. The values are the words that reports and messages show."""
+
+    CONNECT = "connect"
+    AUTH = "auth"
+    HOST_KEY = "host key"
+    TIMEOUT = "timeout"
+    SIGNAL = "signal"
+    EXIT_CODE = "exit code"
+    SPAWN = "spawn"
+    EXPECT = "expect"
+    WRITE = "write"
+    CANCELLED = "cancelled"
+
+
+class ExecoError(Exception):
+    """Base of all errors of execo."""
+
+
+class ConfigError(ExecoError):
+    """The configuration file or a configuration value is wrong.
+
+    :param message: what is wrong and what to do
+    :param filename: the file, if one is to blame
+    :param lineno: the line in it, if known
+    """
+
+    def __init__(
+        self, message: str, *, filename: str | None = None, lineno: int | None = None
+    ) -> None:
+        place = ""
+        if filename is not None:
+            place = f"{filename}:{lineno}: " if lineno is not None else f"{filename}: "
+        super().__init__(place + message)
+        self.filename = filename
+        self.lineno = lineno
+
+
+class HostSetError(ExecoError, ValueError):
+    """A text that should name hosts does not."""
+
+
+class SubstitutionError(ExecoError, ValueError):
+    """A pattern in a command or path cannot be substituted.
+
+    :param message: what is wrong
+    :param text: the whole text that holds the pattern
+    :param position: where the pattern starts in ``text`` (characters, from 0)
+    """
+
+    def __init__(self, message: str, *, text: str, position: int) -> None:
+        super().__init__(message)
+        self.text = text
+        self.position = position
+
+
+class NotSupported(ExecoError):
+    """A transport was asked for something that it cannot do."""
+
+
+class ProcessError(ExecoError):
+    """Why one process could not do its work.
+
+    :param message: the cause, with what to do next
+    :param reason: the word for it
+    :param host: the host's address, None on this machine
+    :param command: the command
+    """
+
+    default_reason = Reason.SPAWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason | None = None,
+        host: str | None = None,
+        command: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = self.default_reason if reason is None else reason
+        self.host = host
+        self.command = command
+
+
+class SpawnError(ProcessError):
+    """The process could not be started; ``__cause__`` is the system's error if there was one."""
+
+
+class OutputError(ProcessError):
+    """Reading the output of the process failed; what came before is kept."""
+
+
+class WriteError(ProcessError):
+    """Writing to the stdin of the process failed, most often because it has closed it."""
+
+    default_reason = Reason.WRITE
+
+
+class CancelledError(ProcessError):
+    """The process was given up before it started."""
+
+    default_reason = Reason.CANCELLED
+
+
+def _listing(kind: str, failed: Sequence[Any]) -> str:
+    shown = [f"  {one!r}: {getattr(one, 'message', None) or 'failed'}" for one in failed[:10]]
+    if len(failed) > 10:
+        shown.append(f"  ... and {len(failed) - 10} more")
+    return "\n".join([f"{len(failed)} {kind} failed:", *shown])
+
+
+class ProcessesFailed(ExecoError):
+    """Some processes failed; raised by ``check=True`` and ``raise_if_failed()``.
+
+    :param processes: the failed ones
+    """
+
+    def __init__(self, processes: Iterable[Any]) -> None:
+        self.processes = list(processes)
+        super().__init__(_listing("process(es)", self.processes))
+
+
+class ActionsFailed(ExecoError):
+    """Some actions failed; for scripts to raise.
+
+    :param actions: the failed ones
+    """
+
+    def __init__(self, actions: Iterable[Any]) -> None:
+        self.actions = list(actions)
+        super().__init__(_listing("action(s)", self.actions))

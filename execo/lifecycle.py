@@ -1,0 +1,280 @@
+"""One run of a process, from its start to its release: the state machine.
+
+::
+
+    STARTING ──on_start──> RUNNING ──on_exit──> DRAINING ──all output read──> ENDED ──> released
+        │                     │                     └── drain_timeout without data ──┘
+        └──────on_error───────┴── lost ──> ENDED
+
+*Ended* means exited and drained: a command that exits with output in the pipe has not ended, and a
+command whose child in the background holds the pipe open has, after ``drain_timeout``. *Released*
+means that the process's own handlers have returned, too; that is what ``wait()`` waits for.
+
+A run is the sink of one channel. A process that is reset and started again has a new run, so what
+an old one left in the background cannot write into the new one. All state belongs to the I/O
+thread; other threads read it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ._core.latch import Latch
+from ._core.runtime import Runtime
+from .config import configuration
+from .delivery import Delivery
+from .errors import CancelledError, ProcessError
+from .feed import Feed
+from .outcome import Outcome, State
+from .output import STDERR, STDOUT, Capture
+from .time_utils import get_seconds
+from .transports.base import ENDING_SIGNALS, Channel
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+    from .process import ProcessBase
+
+__all__ = ["Run", "kill_timeout"]
+
+LONG_WAIT = 5.0
+"""Seconds of waiting for a slot from which on it is worth a word."""
+
+
+class Run(Outcome):
+    """What happens to one start of ``process``; the sink of its channel."""
+
+    # Defaults of the class cost a run nothing until they change.
+    channel: Channel | None = None
+    _stdout_open = _stderr_open = True
+    _delivery: Delivery | None = None
+    _feed: Feed | None = None
+    _force_timer: TimerHandle | None = None
+    _timeout_timer: TimerHandle | None = None
+    _quiet_since = 0.0
+    _early_signals: tuple[tuple[int, float | None], ...] = ()
+    _sent_signals: frozenset[int] = frozenset()
+
+    def __init__(self, process: ProcessBase, runtime: Runtime) -> None:
+        self.process = process
+        self.runtime = runtime
+        self.state = State.STARTING
+        self.requested = True
+        self.end_latch = Latch()
+        self.release_latch = Latch()
+
+    # -- the sink -----------------------------------------------------------------------------
+
+    def on_open(self, channel: Channel) -> None:
+        self.channel = channel
+
+    def on_start(self) -> None:
+        channel = self.channel
+        assert channel is not None
+        self.state = State.RUNNING
+        self.pid, self.start_date = channel.pid, channel.start_date
+        self.waited = channel.waited > LONG_WAIT
+        if self.process.timeout is not None:
+            timeout = float(self.process.timeout)
+            self._timeout_timer = self.runtime.loop.call_later(timeout, self._on_timeout)
+        if self.process.lifecycle_handlers or self.process._events:
+            self._started()
+        if self._feed is not None:
+            self._feed.start(channel)
+        for number, force_after in self._early_signals:
+            self.kill(number, force_after)
+
+    def on_data(self, stream: int, data: bytes) -> None:
+        if self.ended:
+            # Read all the same: a server left in the background must not die of SIGPIPE.
+            self.late_bytes += len(data)
+            return
+        if self.state is State.DRAINING:
+            self._quiet_since = self.runtime.loop.time()
+        capture = self.stdout if stream == STDOUT else self.stderr
+        if capture is None:
+            capture = self._new_capture(stream)
+        if capture is not None:
+            capture.append(data)
+        if self._has_handlers(stream):
+            self.delivery.output(self.channel, stream, data, eof=False)
+
+    def on_eof(self, stream: int, error: OSError | None) -> None:
+        if self.ended:
+            return
+        self._close_stream(stream, error is not None)
+        if self.state is State.DRAINING and not self._stdout_open and not self._stderr_open:
+            self._end()
+
+    def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        self._cancel_timers()
+        self.error = error
+        self.exit_status_raw = status
+        if status is not None:
+            self.exit_code = os.waitstatus_to_exitcode(status)
+            if -self.exit_code in self._sent_signals:
+                self.killed = True  # by a signal that need not have ended it, SIGUSR1 for one
+        self.state = State.DRAINING
+        if not self._stdout_open and not self._stderr_open:
+            self._end()
+        else:
+            self._quiet_since = self.runtime.loop.time()
+            self._check_drain()
+
+    def on_error(self, error: ProcessError) -> None:
+        if self.ended:
+            return
+        self.error = error
+        if self.state is State.STARTING and (
+            self.process.lifecycle_handlers or self.process._events
+        ):
+            self._started()
+        self._end()
+
+    def on_written(self, count: int) -> None:
+        if self._feed is not None:
+            self._feed.on_written(count)
+
+    def on_write_error(self, error: OSError) -> None:
+        self.write_error = True
+        if self._feed is not None:
+            self._feed.close()
+
+    # -- asked by the user, on the I/O thread -------------------------------------------------
+
+    def kill(self, number: int, force_after: float | None) -> None:
+        """Send a signal; one that is meant to end it is followed by KILL after ``force_after``."""
+        ending = number in ENDING_SIGNALS
+        if self.state is State.STARTING:
+            self._early_signals += ((number, force_after),)
+            if ending and self.channel is not None:
+                self.killed = True
+                self.channel.abort()
+        elif self.state is State.RUNNING and self.channel is not None:
+            self._sent_signals |= {number}
+            self.killed = self.killed or ending
+            self.channel.send_signal(number)
+            if not ending or number == signal.SIGKILL or force_after is None:
+                return
+            if self._force_timer is None:
+                self._force_timer = self.runtime.loop.call_later(force_after, self._on_force)
+
+    def cancel(self) -> None:
+        """Give up before the start: the action that would have started it was killed."""
+        if self.state is State.STARTING and self.channel is None:
+            self.requested = False
+            self.error = CancelledError("given up before its start: its action was killed")
+            self._end()
+
+    @property
+    def feed(self) -> Feed:
+        """Its stdin; made in the user's thread that first asks for it."""
+        if self._feed is None:
+            with self.runtime.lock:
+                if self._feed is None:
+                    self._feed = Feed(self)
+        return self._feed
+
+    @property
+    def delivery(self) -> Delivery:
+        """The way to its handlers."""
+        if self._delivery is None:
+            self._delivery = Delivery(self.process, self.runtime)
+        return self._delivery
+
+    # -- the rest -----------------------------------------------------------------------------
+
+    def _new_capture(self, stream: int) -> Capture | None:
+        # Made for the first output: most processes print nothing on stderr.
+        process = self.process
+        if stream == STDOUT and process.default_stdout_handler:
+            self.stdout = Capture(process.max_output)
+            return self.stdout
+        if stream == STDERR and process.default_stderr_handler:
+            self.stderr = Capture(process.max_output)
+            return self.stderr
+        return None
+
+    def _has_handlers(self, stream: int) -> bool:
+        process = self.process
+        return bool(process.stdout_handlers if stream == STDOUT else process.stderr_handlers)
+
+    def _started(self) -> None:
+        self.delivery.strand.submit(self.process._set_events, "started")
+        self.delivery.event("start")
+
+    def _close_stream(self, stream: int, error: bool) -> None:
+        if stream == STDOUT:
+            self._stdout_open, capture = False, self.stdout
+            self.stdout_ioerror = self.stdout_ioerror or error
+        else:
+            self._stderr_open, capture = False, self.stderr
+            self.stderr_ioerror = self.stderr_ioerror or error
+        if capture is not None:
+            capture.finish()
+        if self._has_handlers(stream):
+            self.delivery.output(None, stream, b"", eof=True, error=error)
+
+    def _check_drain(self) -> None:
+        if self.state is not State.DRAINING:
+            return
+        loop = self.runtime.loop
+        left = self._quiet_since + float(configuration["drain_timeout"]) - loop.time()
+        if self._delivery is not None and self._delivery.paused:
+            # Not silent, but held up by its own handlers.
+            self._quiet_since = loop.time()
+        elif left <= 0:
+            self.drained = False
+            self._end()
+            return
+        loop.call_later(max(left, 0.01), self._check_drain)
+
+    def _on_timeout(self) -> None:
+        self._timeout_timer = None
+        self.timeouted = True
+        self.kill(signal.SIGTERM, kill_timeout())
+
+    def _on_force(self) -> None:
+        self._force_timer = None
+        if self.state is State.RUNNING and self.channel is not None:
+            self.forced_kill = True
+            self.channel.send_signal(signal.SIGKILL)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timeout_timer, self._force_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timeout_timer = self._force_timer = None
+
+    def _end(self) -> None:
+        self._cancel_timers()
+        started = self.state is not State.STARTING
+        for stream, is_open in ((STDOUT, self._stdout_open), (STDERR, self._stderr_open)):
+            if started and is_open:
+                self._close_stream(stream, False)
+        self.end_date = time.time()
+        self.state = State.ENDED
+        self.channel = None
+        if self._feed is not None:
+            self._feed.close()
+        process = self.process
+        log = process._wants_log(self)
+        if self._delivery is None and not (log or process.lifecycle_handlers or process._events):
+            self.end_latch.fire()
+            self.release_latch.fire()
+            return
+        delivery = self.delivery
+        if self.requested:
+            delivery.event("end")
+        delivery.finish(partial(process._wrap_up, self, log))
+        self.end_latch.fire()
+
+
+def kill_timeout() -> float | None:
+    """Seconds from a signal that should end a process to the one that does; None = never."""
+    seconds: float | None = get_seconds(configuration["kill_timeout"])
+    return seconds

@@ -1,0 +1,465 @@
+"""Processes: one command each, started, watched and ended by the I/O thread.
+
+``process.start()`` returns as soon as the command runs, ``process.wait()`` when it has ended; its
+outcome is data: ``ok``, ``exit_code``, ``stdout``, ``reason``, ``message``. A failed process is
+never an exception unless you ask (``check=True``, ``raise_if_failed()``).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from . import transports
+from ._core.latch import Latch
+from ._core.locks import ForkSafeLock
+from ._core.pool import current_strand
+from ._core.pool import wait as wait_for
+from ._core.runtime import Runtime, get_runtime
+from .config import configuration
+from .delivery import call_handlers
+from .errors import NotSupported, ProcessesFailed, Reason, SpawnError
+from .handlers import (
+    ProcessLifecycleHandler,
+    ProcessOutputHandler,
+)
+from .lifecycle import Run, kill_timeout
+from .log import logger, style
+from .outcome import State
+from .output import STDERR, STDOUT
+from .process_state import ProcessArgs, ProcessState
+from .time_utils import Duration, get_seconds
+from .transports.base import Exec, Sink
+
+if TYPE_CHECKING:
+    from .action import Action
+
+__all__ = [
+    "STDERR",
+    "STDOUT",
+    "Process",
+    "ProcessArgs",
+    "ProcessBase",
+    "ProcessLifecycleHandler",
+    "ProcessOutputHandler",
+    "start_all",
+]
+
+SLOW_HANDLER = 10.0
+"""Seconds that a handler may hold up a wait() before it is named in a warning."""
+
+_UNSET: Any = object()
+_starting = ForkSafeLock()
+E = TypeVar("E")
+
+
+class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
+    """What all processes can do; use :class:`Process`. Its parameters are those of
+    :class:`~execo.process_state.ProcessState`.
+
+    As a context manager a process is killed at the end of the block, without waiting for it.
+    """
+
+    transport = "local"
+    """The name of the transport that runs it."""
+
+    _events: dict[str, Any] | None = None
+    _action: Action | None = None
+
+    # -- what can be done ---------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start it and return. A local command runs then, or has failed; a second call does
+        nothing. Blocks no longer than the system takes to start a program."""
+        start_all([self])
+        return self
+
+    def wait(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
+        """Block until it has ended and its own handlers have returned.
+
+        In a handler it waits for the end only, and the handler's process goes on meanwhile.
+
+        :param timeout: seconds to wait at the most; None = no limit. Look at ``ended`` then: it is
+          neither an error nor a reason to kill it
+        :param check: raise :class:`~execo.errors.ProcessesFailed` if it has failed
+        :raises ValueError: if it was not started
+        """
+        run = self._run
+        if run is None:
+            raise ValueError(f"{self!r} was not started: call start() or run()")
+        self._disown(run)
+        wait_released(self, run.end_latch, run.release_latch, get_seconds(timeout))
+        return self.raise_if_failed() if check else self
+
+    def run(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
+        """``start()`` and ``wait(timeout)``."""
+        return self.start().wait(timeout, check=check)
+
+    def kill(
+        self, sig: int = signal.SIGTERM, auto_force_kill_timeout: Duration | bool | None = True
+    ) -> Self:
+        """Send it a signal, and to all that it started; does nothing unless it is running.
+
+        Returns when the signal is sent, see ``wait()`` for its end.
+
+        :param sig: the signal
+        :param auto_force_kill_timeout: seconds until SIGKILL follows a signal that is meant to end
+          it (TERM, INT, HUP, QUIT, ABRT); True = ``configuration["kill_timeout"]``, None or False =
+          never
+        """
+        self._kill(checked_signal(sig), force_after(auto_force_kill_timeout))
+        return self
+
+    def write(self, data: str | bytes) -> int:
+        """Write to its stdin; ``print(..., file=process)`` works. Text is encoded as UTF-8.
+
+        Returns at once; what the process does not read yet waits in memory, and past 16 MiB the
+        call waits for the process to read. What could not be written sets ``write_error``.
+
+        :returns: the length of ``data``
+        :raises ValueError: if it was not started (execo 2.8.2: TypeError)
+        """
+        if self._run is None:
+            raise ValueError(f"{self!r} was not started: write() needs start() first")
+        encoded = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+        self._run.feed.write(encoded)
+        return len(data)
+
+    def flush(self) -> None:
+        """Does nothing: what is written goes out at once. For ``print(..., flush=True)``."""
+
+    def close_stdin(self) -> Self:
+        """End of file on its stdin, after all that was written (new).
+
+        :raises ValueError: if it was not started
+        """
+        if self._run is None:
+            raise ValueError(f"{self!r} was not started: close_stdin() needs start() first")
+        self._run.runtime.loop.call_soon(self._run.feed.end)
+        return self
+
+    def reset(self) -> Self:
+        """Back to its initial state, to be started again; kills it and waits if it runs."""
+        if self.running:
+            self.kill().wait()
+        call_handlers(list(self.lifecycle_handlers), "reset", self)
+        for handler in [*self.stdout_handlers, *self.stderr_handlers]:
+            if isinstance(handler, ProcessOutputHandler):
+                handler.reset(self)
+        self._run = None
+        for event in (self._events or {}).values():
+            if isinstance(event, threading.Event):
+                event.clear()
+        return self
+
+    def raise_if_failed(self) -> Self:
+        """Raise :class:`~execo.errors.ProcessesFailed` if it has ended and is not ``ok``."""
+        if self.ended and not self.ok:
+            raise ProcessesFailed([self])
+        return self
+
+    # -- events, made when first asked for ----------------------------------------------------
+
+    @property
+    def started_event(self) -> threading.Event:
+        """Set when it has started."""
+        return self._event("started_event", threading.Event)
+
+    @property
+    def ended_event(self) -> threading.Event:
+        """Set when it has ended."""
+        return self._event("ended_event", threading.Event)
+
+    @property
+    def started_condition(self) -> threading.Condition:
+        """Notified when it has started."""
+        return self._event("started_condition", threading.Condition)
+
+    @property
+    def ended_condition(self) -> threading.Condition:
+        """Notified when it has ended."""
+        return self._event("ended_condition", threading.Condition)
+
+    def _event(self, key: str, make: Callable[[], E]) -> E:
+        with _starting:
+            if self._events is None:
+                self._events = {}
+            event: E = self._events.setdefault(key, make())
+        # Looked at after it is in place: the I/O thread may have come by just before.
+        if isinstance(event, threading.Event) and getattr(self, key.removesuffix("_event")):
+            event.set()
+        return event
+
+    def _running_handlers(self) -> str:
+        run = self._run
+        strand = None if run is None or run._delivery is None else run._delivery.strand
+        return "" if strand is None or strand.running is None else f"handler {strand.running!r}"
+
+    def _set_events(self, which: str) -> None:
+        events = self._events or {}
+        if f"{which}_event" in events:
+            events[f"{which}_event"].set()
+        condition = events.get(f"{which}_condition")
+        if condition is not None:
+            with condition:
+                condition.notify_all()
+
+    # -- for coroutines and blocks ------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """``await process`` waits as ``wait()`` does, without blocking the coroutine's loop.
+
+        :raises ValueError: if it was not started
+        """
+        run = self._run
+        if run is None:
+            raise ValueError(f"{self!r} was not started: call start() before await")
+        self._disown(run)
+        yield from run.release_latch.__await__()
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    # -- for the rest of the house ------------------------------------------------------------
+
+    def _request(self) -> Exec:
+        raise NotImplementedError
+
+    def _kill(self, number: int, after: float | None) -> None:
+        run = self._run
+        if run is not None and not run.ended and not run.runtime.foreign:
+            run.runtime.loop.run_sync(run.kill, number, after)
+
+    def _kill_on_loop(self, number: int, after: float | None) -> None:
+        if self._run is not None:
+            self._run.kill(number, after)
+
+    def _cancel(self, runtime: Runtime) -> None:
+        """Give it up before its start; on the I/O thread."""
+        if self._run is None:
+            self._run = Run(self, runtime)
+            self._run.cancel()
+
+    def _disown(self, run: Run) -> None:
+        """In a forked child, end a process of the parent: here nobody would ever see its end."""
+        if run.runtime.foreign and not run.ended:
+            run.error = SpawnError("it belongs to the parent of this forked process")
+            run.state = State.ENDED
+            run.channel = None
+            run.end_latch.fired = run.release_latch.fired = True
+
+    def _sink_failed(self, stream: int) -> None:
+        if self._run is not None:
+            if stream == STDOUT:
+                self._run.stdout_ioerror = True
+            else:
+                self._run.stderr_ioerror = True
+
+    def _wants_log(self, run: Run) -> bool:
+        """Whether the end of this run is to be logged; on the I/O thread, once a run."""
+        failed = (
+            (run.error is not None and not self.nolog_error and run.reason is not Reason.CANCELLED)
+            or (run.timeouted and not self.nolog_timeout)
+            or (run.expect_fail and not self.nolog_expect_fail)
+            or (run.write_error and not self.nolog_write_error)
+            or (bool(run.exit_code) and not (self.nolog_exit_code or run.killed))
+        )
+        if failed and run.reason is not None:
+            return self._action is None or self._action._admit_failure(run.reason)
+        return False
+
+    def _wrap_up(self, run: Run, log: bool) -> None:
+        """After the end handlers, on the strand."""
+        try:
+            self._set_events("ended")
+            if log:
+                logger.warning("%s", style.emph("failed: ") + self.dump())
+        finally:
+            run.release_latch.fire()
+
+
+class Process(ProcessBase):
+    """A command on this machine.
+
+    It runs in a session and process group of its own, which ``kill()`` and its timeout end as a
+    whole. Its stdin is a pipe that stays open until ``close_stdin()`` or its end: a command that
+    reads its input waits for it.
+
+    :param cmd: the command: a text, cut into words as a shell would unless ``shell``, or its words
+    :param shell: give it to ``/bin/sh -c``
+    :param pty: its stdin and stdout are a terminal of its own, 80x24, without echo, which
+      controls its session; stderr stays apart. ``close_stdin()`` sends an EOT
+    :param kill_subprocesses: False: signals go to the command alone; None or True: also to all
+      that it started (execo 2.8.2: None = as ``shell``)
+    :param cwd: the folder to run in; None = this process's (new)
+    :param env: variables to set in its environment, on top of ours; None as a value unsets (new)
+    :param options: see :class:`ProcessBase`
+    :raises TypeError: for a command that is neither text nor words, an unknown argument, ...
+    """
+
+    def __init__(
+        self,
+        cmd: str | Sequence[str],
+        shell: bool = False,
+        pty: bool = False,
+        kill_subprocesses: bool | None = None,
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        **options: Unpack[ProcessArgs],
+    ) -> None:
+        super().__init__(_checked_command(cmd), **options)
+        if env is not None:
+            env = dict(env)
+            for key, value in env.items():
+                if not isinstance(key, str) or not isinstance(value, (str, type(None))):
+                    raise TypeError(f"env takes texts, or None to unset: not {key!r}: {value!r}")
+        self.shell = shell
+        self.pty = pty
+        self.kill_subprocesses = kill_subprocesses
+        self.cwd = None if cwd is None else os.fspath(cwd)
+        self.env = env
+
+    @property
+    def process(self) -> Any:
+        """The :class:`subprocess.Popen` behind it while it runs, to look at; None otherwise."""
+        channel = None if self._run is None else self._run.channel
+        return None if channel is None else channel.process
+
+    @property
+    def stdin_fd(self) -> int | None:
+        """Our end of its stdin while it is open, to look at."""
+        return self._descriptor(0)
+
+    @property
+    def stdout_fd(self) -> int | None:
+        """Our end of its stdout while it is open, to look at."""
+        return self._descriptor(1)
+
+    @property
+    def stderr_fd(self) -> int | None:
+        """Our end of its stderr while it is open, to look at."""
+        return self._descriptor(2)
+
+    def _descriptor(self, which: int) -> int | None:
+        channel = None if self._run is None else self._run.channel
+        return None if channel is None else channel.descriptors[which]
+
+    def _request(self) -> Exec:
+        command: str | tuple[str, ...]
+        if self.shell:
+            command = self._command_text()
+        else:
+            command = tuple(shlex.split(self.cmd) if isinstance(self.cmd, str) else self.cmd)
+            if not command:
+                raise ValueError("the command is empty")
+        return Exec(
+            command,
+            cwd=self.cwd,
+            env=self.env,
+            pty=self.pty,
+            group=self.kill_subprocesses is not False,
+            kill_timeout=kill_timeout(),
+            detach=not configuration["kill_childs_at_end"],
+        )
+
+
+def start_all(processes: Sequence[ProcessBase]) -> None:
+    """Start processes, those of one transport with one call. What was started before is left
+    alone. Failures end the process that they concern."""
+    runtime = get_runtime(configuration["switch_interval"])
+    pairs: dict[str, list[tuple[Exec, Sink]]] = {}
+    runs: list[Run] = []
+    for process in processes:
+        with _starting:
+            if process._run is not None:
+                continue
+            run = process._run = Run(process, runtime)
+        runs.append(run)
+        try:
+            pairs.setdefault(process.transport, []).append((process._request(), run))
+        except (ValueError, TypeError) as exc:
+            _fail(run, f"cannot start {process.name!r}: {exc}; mend its quoting", exc)
+    for name, requests in pairs.items():
+        try:
+            transports.get(runtime, name).open_all(requests)
+        except (NotSupported, OSError, ImportError) as exc:
+            for run in runs:
+                if run.process.transport == name and run.channel is None:
+                    _fail(run, f"cannot start {run.process.name!r}: {exc}", exc)
+    for run in runs:
+        if run.channel is None or run.channel.failed:
+            run.end_latch.wait()  # on its way: the I/O thread never blocks
+
+
+def _fail(run: Run, message: str, cause: BaseException) -> None:
+    error = SpawnError(message, command=run.process._command_text())
+    error.__cause__ = cause
+    run.runtime.loop.call_soon(run.on_error, error)
+
+
+def wait_released(
+    subject: ProcessBase | Action, ended: Latch, released: Latch, timeout: float | None
+) -> None:
+    """Wait for ``released``, in a handler for ``ended``, at most ``timeout`` seconds.
+
+    Names a handler that holds it up for SLOW_HANDLER seconds.
+    """
+    if current_strand() is not None:
+        wait_for(ended, timeout)
+        return
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if not ended.wait(timeout):
+        return
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    if released.wait(SLOW_HANDLER if left is None else min(left, SLOW_HANDLER)):
+        return
+    if left is None or left > SLOW_HANDLER:
+        running = subject._running_handlers() or "a handler"
+        logger.warning("%s of %r has held up wait() for %d s", running, subject, SLOW_HANDLER)
+        released.wait(None if left is None else left - SLOW_HANDLER)
+
+
+def force_after(value: Duration | bool | None) -> float | None:
+    """The seconds that ``auto_force_kill_timeout`` means; None = never."""
+    if value is True:
+        return kill_timeout()
+    return None if value is False or value is None else get_seconds(value)
+
+
+def checked_signal(sig: int) -> int:
+    """``sig`` as a number.
+
+    :raises ValueError: if it is no signal
+    """
+    if isinstance(sig, bool) or not isinstance(sig, int) or not 0 <= sig < signal.NSIG:
+        raise ValueError(f"no signal: {sig!r}")
+    return int(sig)
+
+
+def _checked_command(cmd: Any) -> str | tuple[str, ...]:
+    if isinstance(cmd, str):
+        return cmd
+    if isinstance(cmd, (bytes, Mapping)) or not isinstance(cmd, Iterable):
+        raise TypeError(f"a command is a text or a list of words, not {cmd!r}")
+    words = tuple(os.fspath(word) if isinstance(word, os.PathLike) else word for word in cmd)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"the words of a command are texts, not {word!r} in {cmd!r}")
+    return words

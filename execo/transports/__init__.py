@@ -1,0 +1,47 @@
+"""The ways to run a command, by name. Each is loaded when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from execo._core.runtime import Runtime
+
+from .base import Transport
+
+__all__ = ["get", "register"]
+
+# name -> "module:factory"; the factory is called with the runtime
+_factories = {
+    "local": "execo.transports.local:LocalTransport",
+}
+
+
+def register(name: str, factory: str) -> None:
+    """Add a transport.
+
+    :param name: what processes ask for
+    :param factory: ``"module:callable"``; the callable gets the runtime and gives a
+      :class:`~execo.transports.base.Transport`
+    """
+    _factories[name] = factory
+
+
+def get(runtime: Runtime, name: str) -> Transport:
+    """The transport ``name`` of this runtime, made at the first call.
+
+    :raises ValueError: if there is none of this name
+    """
+    transport = runtime.transports.get(name)
+    if transport is None:
+        with runtime.lock:
+            transport = runtime.transports.get(name)
+            if transport is None:
+                if name not in _factories:
+                    known = ", ".join(sorted(_factories))
+                    raise ValueError(f"no transport named {name!r}; there are: {known}")
+                module, _, attribute = _factories[name].partition(":")
+                transport = getattr(importlib.import_module(module), attribute)(runtime)
+                runtime.transports[name] = transport
+                runtime.at_exit.append(transport.close)
+    return cast(Transport, transport)

@@ -1,0 +1,150 @@
+"""The seam between processes and the ways to run them: requests, channels, sinks.
+
+A transport opens one channel for each request and tells its sink what happens. The order of a
+sink's calls, one at a time::
+
+    on_open      in the thread of open_all(), before it returns
+    on_start     the command runs                        } on the I/O thread
+    on_data*     bytes of a stream                       }
+    on_eof       once a stream, in any order with        }
+    on_exit      the command has exited                  }
+
+    on_error     instead of on_start and all that follows: it could not be started;
+                 or at any time until on_exit: it is lost, nothing more will come
+    on_written   bytes of write() were taken; on_write_error: they cannot be any more
+
+Every transport, the scripted fake too, passes the same contract test.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from execo.errors import NotSupported, ProcessError
+
+__all__ = [
+    "ENDING_SIGNALS",
+    "Channel",
+    "Exec",
+    "Forward",
+    "Request",
+    "Sink",
+    "Transport",
+    "not_supported",
+]
+
+ENDING_SIGNALS = frozenset(
+    {signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
+)
+"""Signals that are meant to end a process. Others (USR1, STOP, CONT, ...) talk to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """Run a command.
+
+    :param command: a text for the shell of the place, or the words of a command without a shell
+    :param cwd: the folder to run in; None = the transport's own
+    :param env: variables to set (a value None unsets), on top of what the place provides
+    :param pty: stdin and stdout are a terminal
+    :param group: signals go to everything that the command started, not to itself alone
+    :param kill_timeout: seconds that what survives its ended leader has after a signal that was
+      meant to end it; None = for ever
+    :param detach: the command is left alone when the script ends or dies
+    """
+
+    command: str | tuple[str, ...]
+    cwd: str | None = None
+    env: Mapping[str, str | None] | None = None
+    pty: bool = False
+    group: bool = True
+    kill_timeout: float | None = 60.0
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Carry a TCP connection to ``host``:``port`` as seen from the place."""
+
+    host: str
+    port: int
+
+
+Request = Exec | Forward
+
+
+class Sink(Protocol):
+    """Is told what happens to one request. No call may block, and none may raise."""
+
+    def on_open(self, channel: Channel) -> None: ...
+    def on_start(self) -> None: ...
+    def on_data(self, stream: int, data: bytes) -> None: ...
+    def on_eof(self, stream: int, error: OSError | None) -> None: ...
+
+    def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        """``status`` is the raw wait status, None if it is not known; then ``error`` says why."""
+
+    def on_error(self, error: ProcessError) -> None: ...
+    def on_written(self, count: int) -> None: ...
+    def on_write_error(self, error: OSError) -> None: ...
+
+
+class Channel(Protocol):
+    """One request on its way. The methods belong to the I/O thread and do not block.
+
+    The attributes may be read from any thread at any time; where open_all() starts a command at
+    once, they are set when it returns.
+
+    - ``pid``: the process id at the place, None until known
+    - ``start_date``: when it started, a unix timestamp, None until then
+    - ``waited``: seconds that it had to wait for a slot
+    - ``failed``: it could not be started; on_error is on its way
+    - ``process``: what the transport runs it with, for the curious: the local one's Popen
+    - ``descriptors``: our ends of its stdin, stdout and stderr, None where there are none
+    """
+
+    pid: int | None
+    start_date: float | None
+    waited: float
+    failed: bool
+    process: object
+
+    @property
+    def descriptors(self) -> tuple[int | None, int | None, int | None]: ...
+
+    def write(self, data: bytes) -> None: ...
+    def close_stdin(self) -> None: ...
+
+    def send_signal(self, number: int) -> None:
+        """Signal what runs. Nothing happens before on_start and after on_exit."""
+
+    def pause(self) -> None:
+        """Deliver no data until resume(): the command is held up, nothing is lost."""
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None:
+        """Give up: on_error follows if it has not started; what has started is killed hard."""
+
+
+class Transport(Protocol):
+    """A way to run commands somewhere."""
+
+    def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
+        """Open a channel for each request. From any thread but the I/O thread; may block for as
+        long as the system takes to start a local program. What fails goes to the sink.
+
+        :raises NotSupported: for a kind of request that this transport lacks
+        """
+
+    def close(self) -> None:
+        """End what runs and give everything back. At exit, from the main thread."""
+
+
+def not_supported(transport: str, request: Request) -> NotSupported:
+    """The error for a kind of request that ``transport`` lacks."""
+    kind = type(request).__name__
+    return NotSupported(f"the transport {transport!r} cannot do {kind}: choose another transport")
