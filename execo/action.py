@@ -137,11 +137,7 @@ class Action(AbstractContextManager["Action"]):
         """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
         as others end. A second call does nothing."""
         runtime = get_runtime(configuration["switch_interval"])
-        with runtime.lock:
-            if self._execution is not None:
-                return self
-            self._execution = execution = Execution(self, runtime)
-        execution.begin()
+        runtime.run_unbroken(self._begin, runtime)
         return self
 
     def wait(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
@@ -172,17 +168,20 @@ class Action(AbstractContextManager["Action"]):
         What had not started yet is given up, if the signal is meant to end processes: it ends
         as cancelled. Returns when the signals are sent.
         """
-        number, after = checked_signal(sig), force_after(auto_force_kill_timeout)
+        number = checked_signal(sig)
+        after = force_after(number, auto_force_kill_timeout)
         execution = self._execution
-        if execution is not None and not execution.runtime.foreign:
+        if execution is not None and not execution.runtime.gone:
             execution.runtime.loop.run_sync(self._kill_on_loop, number, after)
         return self
 
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""
         if self.running:
-            self.kill().wait()
-        call_handlers(list(self.lifecycle_handlers), "reset", self)
+            self.kill()
+        if self.started:
+            self.wait()
+        call_handlers(self, "reset")
         for child in self._children():
             child.reset()
         self._execution = None
@@ -219,6 +218,13 @@ class Action(AbstractContextManager["Action"]):
         return f"<{type(self).__name__} {self.name!r}: {self._state_text()}>"
 
     # -- for the rest of the house ------------------------------------------------------------
+
+    def _begin(self, runtime: Runtime) -> None:
+        with runtime.lock:
+            if self._execution is not None:
+                return
+            self._execution = execution = Execution(self, runtime)
+        execution.begin()
 
     def _children(self) -> Sequence[ProcessBase | Action]:
         return self.processes
@@ -258,11 +264,11 @@ class Action(AbstractContextManager["Action"]):
             self._execution.cancel()
 
     def _disown(self, execution: Execution) -> None:
-        """In a forked child, end an action of the parent, as its processes."""
-        if execution.runtime.foreign and not execution.end_latch.fired:
+        """Where nobody would ever see its end, end it now, as its processes."""
+        if execution.runtime.gone and not execution.end_latch.fired:
             for process in self.processes:
                 if process._run is not None:
-                    process._disown(process._run)
+                    process._run.disown()
             execution.end_latch.fired = execution.release_latch.fired = True
 
     def _running_handlers(self) -> str:
@@ -297,9 +303,13 @@ class Execution:
         self.release_latch = Latch()
         self.start_date: float | None = None
         self.end_date: float | None = None
+        self._children = list(action._children())
+        self._unwatched = Counter(map(id, self._children))  # one may be there twice
         self._waiting: deque[ProcessBase | Action] = deque()
-        self._to_end = 0
-        self._to_release = 0
+        self._to_end = len(self._children)
+        self._to_release = len(self._children) + 1  # one more for the action's own handlers
+        # Read in the user's thread: what was set to nonsense is an error of start().
+        self._fanout = len(self._children) if action.fanout is None else int(action.fanout)
         self._killed: tuple[int, float | None] | None = None
         self._failures: Counter[Reason] = Counter()
         self._strand: Strand | None = None
@@ -307,14 +317,11 @@ class Execution:
     def begin(self) -> None:
         """Start as many children as may run at a time."""
         self.start_date = time.time()
-        children = list(self.action._children())
-        self._to_end = len(children)
-        self._to_release = len(children) + 1  # one more for the action's own handlers
-        fanout = self.action.fanout or len(children)
-        self._waiting.extend(children[fanout:])
+        fanout = self._fanout
+        self._waiting.extend(self._children[fanout:])
         self._call_handlers("start")
-        if children:
-            self._start(children[:fanout])
+        if self._children:
+            self._start(self._children[:fanout])
         else:
             self.runtime.loop.call_soon(self._end)
 
@@ -327,20 +334,14 @@ class Execution:
             waiting, self._waiting = self._waiting, deque()
             for child in waiting:
                 self._watch(child)
-                child._cancel(self.runtime)
-        for child in self.action._children():
+        for child in self._children:
             child._kill_on_loop(number, after)
 
     def cancel(self) -> None:
         """Give up before the start, with all children."""
         self.requested = False
-        children = list(self.action._children())
-        self._to_end = len(children)
-        self._to_release = len(children) + 1
-        for child in children:
-            child._cancel(self.runtime)
-            self._watch(child)
-        if not children:
+        self._started(self._children)
+        if not self._children:
             self._end()
 
     def admit_failure(self, reason: Reason) -> bool:
@@ -349,50 +350,47 @@ class Execution:
         return self._failures.total() <= int(configuration["max_failure_logs"])
 
     def _start(self, children: list[ProcessBase | Action]) -> None:
-        killed = self._killed
         try:
-            if killed is None:
+            if self._killed is None:
                 _start_children(children)
         finally:
-            # Also when the user interrupts the start: what has not begun then never will, and
-            # the action still comes to its end.
+            # What has not begun, for whatever reason, is given up there: the action still ends.
             self.runtime.loop.call_soon(self._started, children)
 
     def _started(self, children: list[ProcessBase | Action]) -> None:
         for child in children:
-            if _latches(child) is None:
-                child._cancel(self.runtime)
-            elif self._killed is not None:
+            if self._killed is not None and _latches(child) is not None:
                 child._kill_on_loop(*self._killed)
             self._watch(child)
 
     def _watch(self, child: ProcessBase | Action) -> None:
+        """Hear of its end; one that was not started is given up."""
+        if not self._unwatched[id(child)]:
+            return
+        self._unwatched[id(child)] -= 1
+        child._cancel(self.runtime)
         latches = _latches(child)
-        if latches is None:
-            child._cancel(self.runtime)
-            latches = _latches(child)
-            assert latches is not None
-        ended, released = latches
+        assert latches is not None
         call_soon = self.runtime.loop.call_soon
-        ended.add(self._child_ended)
-        released.add(lambda: call_soon(self._released_one))
+        latches[0].add(self._child_ended)
+        latches[1].add(lambda: call_soon(self._released_one))
 
     def _child_ended(self) -> None:
         self._to_end -= 1
         if self._waiting:
-            self.runtime.spawner.submit(self._start, [self._waiting.popleft()])
+            self.runtime.workers.submit(self._start, [self._waiting.popleft()])
         elif self._to_end == 0:
             self._end()
 
     def _end(self) -> None:
         self.end_date = time.time()
+        self.end_latch.fire()
         self._summarise()
         self._call_handlers("end")
         if self._strand is not None:
             self._strand.submit(self.runtime.loop.call_soon, self._released_one)
         else:
             self.runtime.loop.call_soon(self._released_one)
-        self.end_latch.fire()
 
     def _released_one(self) -> None:
         self._to_release -= 1
@@ -400,9 +398,8 @@ class Execution:
             self.release_latch.fire()
 
     def _call_handlers(self, name: str) -> None:
-        handlers = list(self.action.lifecycle_handlers)
-        if handlers and self.requested:
-            self._on_strand(call_handlers, handlers, name, self.action)
+        if self.action.lifecycle_handlers and self.requested:
+            self._on_strand(call_handlers, self.action, name)
 
     def _on_strand(self, function: Any, *args: Any) -> None:
         if self._strand is None:
@@ -461,6 +458,13 @@ class _ActionGroup(Action):
         keep = not self.hide_subactions
         return self._dated(Stats.merge(parts, name=self.name, keep_parts=keep))
 
+    def _begin(self, runtime: Runtime) -> None:
+        with runtime.lock:
+            if self._execution is not None:
+                return
+            self._execution = execution = Execution(self, runtime)
+        execution.begin()
+
     def _children(self) -> Sequence[ProcessBase | Action]:
         return self.actions
 
@@ -501,7 +505,7 @@ def wait_any_actions(actions: Iterable[Action], timeout: Duration | None = None)
       no actions were given
     :raises ValueError: if one was not started
     """
-    return _wait(actions, timeout, any)
+    return _wait(list(actions), timeout, 1)
 
 
 def wait_all_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
@@ -512,14 +516,15 @@ def wait_all_actions(actions: Iterable[Action], timeout: Duration | None = None)
     :returns: those that have ended, in the order given
     :raises ValueError: if one was not started
     """
-    return _wait(actions, timeout, all)
+    actions = list(actions)
+    return _wait(actions, timeout, len(actions))
 
 
 wait_multiple_actions = wait_any_actions
 """The reference document's name of :func:`wait_any_actions`."""
 
 
-def _wait(actions: Iterable[Action], timeout: Duration | None, enough: Any) -> list[Action]:
+def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[Action]:
     pending: list[tuple[Action, Latch]] = []
     for action in actions:
         execution = action._execution
@@ -529,17 +534,20 @@ def _wait(actions: Iterable[Action], timeout: Duration | None, enough: Any) -> l
         latch = execution.end_latch if current_strand() is not None else execution.release_latch
         pending.append((action, latch))
     done = Latch()
+    # Counted down rather than looked through: a thousand ends are not a million looks. Taking
+    # one from an iterator is atomic; each callback takes one, the last one gets the default.
+    countdown = iter(range(min(enough, len(pending)) - 1))
 
-    def look() -> None:
-        if enough(latch.fired for _, latch in pending):
+    def count() -> None:
+        if next(countdown, None) is None:
             done.fire()
 
     if pending:
         for _, latch in pending:
-            latch.add(look)
+            latch.add(count)
         wait_for(done, get_seconds(timeout))
         for _, latch in pending:
-            latch.discard(look)
+            latch.discard(count)
     return [action for action, latch in pending if latch.fired]
 
 
@@ -549,5 +557,10 @@ def filter_bad_hosts(action: Action, hosts: Iterable[T]) -> list[T]:
     :param action: the action
     :param hosts: names or Hosts; the entries come back as they are
     """
-    bad = {Host(process.host).address for process in action.failed if hasattr(process, "host")}
-    return [host for host in hosts if Host(host).address not in bad]
+    bad = {Host(process.host) for process in action.failed if hasattr(process, "host")}
+    addresses = {host.address for host in bad}
+    return [
+        host
+        for host in hosts
+        if (host not in bad if isinstance(host, Host) else Host(host).address not in addresses)
+    ]

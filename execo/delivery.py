@@ -2,7 +2,8 @@
 
 They go through one strand, which keeps their order, and the output that waits there is bounded:
 past ``configuration["handler_queue_size"]`` bytes the process is paused, so a slow handler costs
-its process time, not the program memory. A process without handlers has none of this.
+its process time, not the program memory; only while a handler waits for a process is there no
+bound. A process without handlers has none of this.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from ._core.pool import Strand, current_strand
 from ._core.runtime import Runtime
-from .config import configuration
 from .handlers import FileOutlet, Outlet, ProcessOutputHandler, make_outlet
 from .log import logger
 from .output import new_decoder
 
 if TYPE_CHECKING:
+    from .action import Action
     from .process import ProcessBase
     from .transports.base import Channel
 
@@ -31,11 +32,14 @@ class Delivery:
     on the strand.
     """
 
-    def __init__(self, process: ProcessBase, runtime: Runtime) -> None:
+    def __init__(self, process: ProcessBase, runtime: Runtime, limit: int, folder: str) -> None:
         self.strand = Strand(runtime.pool, lambda: repr(process))
         self._process = process
         self._loop = runtime.loop
-        self._dispatcher = Dispatcher(process)
+        self._dispatcher = Dispatcher(process, folder)
+        self.strand.on_wait = self._on_wait
+        self._limit = limit
+        self._waiting = False
         self._handed_over = 0
         self._delivered = 0
         self._channel: Channel | None = None  # set while it is paused
@@ -47,8 +51,7 @@ class Delivery:
 
     def event(self, name: str) -> None:
         """Call the method ``name`` (start, end) of the lifecycle handlers."""
-        handlers = list(self._process.lifecycle_handlers)
-        self.strand.submit(call_handlers, handlers, name, self._process)
+        self.strand.submit(call_handlers, self._process, name)
 
     def output(
         self, channel: Channel | None, stream: int, data: bytes, *, eof: bool, error: bool = False
@@ -56,12 +59,14 @@ class Delivery:
         """Hand a piece of output to the handlers of ``stream``; pauses ``channel`` if need be."""
         self._handed_over += len(data)
         self.strand.submit(self._deliver, stream, data, eof, error)
-        limit = configuration["handler_queue_size"]
-        if channel is not None and not eof and self._handed_over - self._delivered > limit:
+        if channel is None or self._waiting:
+            return
+        if self._handed_over - self._delivered > self._limit:
             if self._channel is None:
                 self._channel = channel
                 channel.pause()
-            # The last of it may have been delivered before the pause could be seen there.
+            # The last of it may have been delivered before the pause could be seen there, or a
+            # handler may have begun to wait.
             self._resume_if_short()
 
     def finish(self, then: Callable[[], object]) -> None:
@@ -69,8 +74,10 @@ class Delivery:
         self.strand.submit(self._finish, then)
 
     def _deliver(self, stream: int, data: bytes, eof: bool, error: bool) -> None:
-        self._dispatcher.deliver(stream, data, eof, error)
-        self._delivered += len(data)
+        try:
+            self._dispatcher.deliver(stream, data, eof, error)
+        finally:
+            self._delivered += len(data)
         if self._channel is not None:
             self._loop.call_soon(self._resume_if_short)
 
@@ -80,17 +87,25 @@ class Delivery:
         finally:
             then()
 
+    def _on_wait(self, waiting: bool) -> None:
+        # A handler that waits for its own process, or for one that needs this one, would wait for
+        # ever if the process were paused until the handler returns. So the bound is lifted.
+        self._waiting = waiting
+        if waiting:
+            self._loop.call_soon(self._resume_if_short)
+
     def _resume_if_short(self) -> None:
-        limit = configuration["handler_queue_size"]
-        if self._channel is not None and self._handed_over - self._delivered <= limit // 2:
+        short = self._waiting or self._handed_over - self._delivered <= self._limit // 2
+        if self._channel is not None and short:
             channel, self._channel = self._channel, None
             channel.resume()
 
 
-def call_handlers(handlers: list[object], name: str, subject: object) -> None:
-    """Call the method ``name`` of lifecycle handlers; one that raises is logged, others go on."""
+def call_handlers(subject: ProcessBase | Action, name: str) -> None:
+    """Call the method ``name`` of the lifecycle handlers of a process or action; one that raises
+    is logged, and the others go on."""
     strand = current_strand()
-    for handler in handlers:
+    for handler in list(subject.lifecycle_handlers):
         if strand is not None:
             strand.running = handler
         try:
@@ -104,12 +119,14 @@ def call_handlers(handlers: list[object], name: str, subject: object) -> None:
 class Dispatcher:
     """Delivers the output of one run of a process to its handlers. Runs on the process's strand.
 
+    :param folder: where the names of files begin: the current folder at its start
     :param process: the process; its lists of handlers are read at each delivery, so that what is
       appended while it runs is served from then on
     """
 
-    def __init__(self, process: ProcessBase) -> None:
+    def __init__(self, process: ProcessBase, folder: str) -> None:
         self._process = process
+        self._folder = folder
         self._decoders = {1: new_decoder(), 2: new_decoder()}
         # The entry is kept beside its outlet, so that its id() stays its own.
         self._outlets: dict[tuple[int, int], tuple[object, Outlet]] = {}
@@ -133,7 +150,7 @@ class Dispatcher:
                 continue
             try:
                 if key not in self._outlets:
-                    self._outlets[key] = (entry, make_outlet(entry))
+                    self._outlets[key] = (entry, make_outlet(entry, self._folder))
                 self._outlets[key][1](process, stream, data, text, eof, error)
             except BaseException as exc:  # noqa: BLE001 - the user's code; logged
                 self._failed(key, entry, exc)

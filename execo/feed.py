@@ -42,6 +42,7 @@ class Feed:
         self._written = 0
         self._room: Latch | None = None
         self._warned = False
+        self._stuck_at = -1  # bytes written when patience ended: it reads nothing
 
     def write(self, data: bytes) -> None:
         """Queue ``data``; may block for a while, see the module."""
@@ -51,6 +52,8 @@ class Feed:
             loop.call_soon(self._write, data)
         # A handler must not wait: its process may be held up until the handler returns.
         while self._asked - self._written > LIMIT and current_strand() is None:
+            if self._written == self._stuck_at:
+                return  # patience is for all writes together
             with self._lock:
                 if self._room is None or self._room.fired:
                     self._room = Latch()
@@ -59,6 +62,7 @@ class Feed:
             if self._closed or before + LIMIT >= self._asked:
                 return
             if not room.wait(PATIENCE) and self._written == before:
+                self._stuck_at = before
                 if not self._warned:
                     self._warned = True
                     waiting = self._asked - self._written

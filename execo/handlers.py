@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
 
-from ._core.locks import ForkSafeLock
+from ._core.locks import new_lock
 from ._core.stream import Descriptor, open_append, write_all
 
 if TYPE_CHECKING:
@@ -71,18 +72,32 @@ class ProcessOutputHandler:
         splitter = lines.get(key)
         if splitter is None:
             splitter = lines[key] = _LineSplitter()
+        if eof:
+            lines.pop(key, None)
+        failure: Exception | None = None
+        for call in self._calls(process, stream, splitter.split(string, eof), eof, error):
+            try:
+                call()
+            except Exception as exc:  # noqa: BLE001 - raised below
+                # A line that it cannot take must not cost it the lines behind.
+                failure = failure or exc
+        if failure is not None:
+            raise failure
+
+    def _calls(
+        self, process: ProcessBase, stream: int, lines: list[str], eof: bool, error: bool
+    ) -> Iterator[Callable[[], object]]:
         old = self.__dict__.get("_execo_old")
         if old is None:
             old = self.__dict__["_execo_old"] = _takes_five(self.read_line)
-        for line in splitter.split(string, eof):
+        read_line: Callable[..., object] = self.read_line
+        for line in lines:
             if old:
-                self.read_line(process, stream, line, False, False)  # type: ignore[call-arg]
+                yield partial(read_line, process, stream, line, False, False)
             else:
-                self.read_line(process, stream, line.splitlines()[0])
-        if eof:
-            lines.pop(key, None)
-            if old:
-                self.read_line(process, stream, "", True, error)  # type: ignore[call-arg]
+                yield partial(read_line, process, stream, line.splitlines()[0])
+        if old and eof:
+            yield partial(read_line, process, stream, "", True, error)
 
     def read_line(self, process: ProcessBase, stream: int, string: str) -> None:
         r"""A line of output, without its end. Lines end as :meth:`str.splitlines` knows it:
@@ -95,7 +110,7 @@ class ProcessOutputHandler:
     def reset(self, process: ProcessBase) -> None:
         """Forget the unfinished lines of ``process``. Runs in the thread that calls reset()."""
         lines = self.__dict__.get("_execo_lines", {})
-        for key in [key for key in lines if key[0] is process]:
+        for key in [key for key in list(lines) if key[0] is process]:
             lines.pop(key, None)
 
 
@@ -177,9 +192,10 @@ Outlet = Callable[["ProcessBase", int, bytes, str, bool, bool], None]
 """Takes (process, stream, bytes, the same as text, end of output, error)."""
 
 
-def make_outlet(entry: object) -> Outlet:
+def make_outlet(entry: object, folder: str) -> Outlet:
     """What delivers output to one entry of a list of output handlers.
 
+    :param folder: where the name of a file begins, unless it is an absolute one
     :raises OSError: if it is the name of a file that cannot be opened
     """
     if isinstance(entry, ProcessOutputHandler):
@@ -187,7 +203,7 @@ def make_outlet(entry: object) -> Outlet:
     if isinstance(entry, int):
         return _descriptor_outlet(entry)
     if isinstance(entry, (str, os.PathLike)):
-        return FileOutlet(os.fspath(entry))
+        return FileOutlet(os.path.join(folder, os.fspath(entry)))
     if hasattr(entry, "write"):
         return _ObjectOutlet(entry)
     return _handler_outlet(entry)
@@ -217,20 +233,26 @@ class _ObjectOutlet:
     def __init__(self, entry: Any) -> None:
         self._entry = entry
         self._binary = isinstance(entry, (io.RawIOBase, io.BufferedIOBase))
+        if not self._binary and not isinstance(entry, io.TextIOBase):
+            # Asked with nothing to lose, before the first output comes.
+            try:
+                entry.write("")
+            except TypeError:
+                self._binary = True
 
     def __call__(
         self, process: ProcessBase, stream: int, data: bytes, text: str, eof: bool, error: bool
     ) -> None:
-        if not self._binary and text:
+        if self._binary:
+            if data:
+                self._entry.write(data)
+        elif text:
             try:
                 self._entry.write(text)
             except UnicodeEncodeError:
-                # What was no UTF-8 cannot be written as text to a strict file.
-                self._entry.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
-            except TypeError:
-                self._binary = True
-        if self._binary and data:
-            self._entry.write(data)
+                # What was no UTF-8, or has no place in the encoding of a strict file.
+                encoding = getattr(self._entry, "encoding", None) or "utf-8"
+                self._entry.write(text.encode(encoding, "backslashreplace").decode(encoding))
         flush = getattr(self._entry, "flush", None)
         if flush is not None:
             flush()
@@ -240,13 +262,22 @@ class FileOutlet:
     """A file by its name: opened for appending, one descriptor for all processes that use it."""
 
     _files: ClassVar[dict[str, tuple[Descriptor, int]]] = {}
-    _lock = ForkSafeLock()
+    _lock = new_lock()
 
     def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)
+        self._path = os.path.normpath(path)
+        # Opened outside of the lock: a FIFO, or a file on a dead server, may hold it up for ever.
+        mine: Descriptor | None = None
+        if self._path not in self._files:
+            mine = Descriptor(open_append(self._path))
         with FileOutlet._lock:
-            file, users = self._files.get(self._path) or (Descriptor(open_append(self._path)), 0)
+            file, users = self._files.get(self._path, (mine, 0))
+            if file is None or not file.open:  # closed meanwhile, or the parent's before a fork
+                file = mine = mine or Descriptor(open_append(self._path))
+                users = 0
             self._files[self._path] = (file, users + 1)
+        if mine is not None and mine is not file:
+            mine.close()
         self._file: Descriptor | None = file
 
     def __call__(

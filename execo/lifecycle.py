@@ -27,8 +27,9 @@ from ._core.latch import Latch
 from ._core.runtime import Runtime
 from .config import configuration
 from .delivery import Delivery
-from .errors import CancelledError, ProcessError
+from .errors import CancelledError, ProcessError, SpawnError
 from .feed import Feed
+from .log import logger
 from .outcome import Outcome, State
 from .output import STDERR, STDOUT, Capture
 from .time_utils import get_seconds
@@ -66,6 +67,13 @@ class Run(Outcome):
         self.requested = True
         self.end_latch = Latch()
         self.release_latch = Latch()
+        # Read now, in the user's thread: a wrong value is an error of start(), where the user sees
+        # it, and not one of the I/O thread, where it would keep the run from its end.
+        self._drain_timeout = float(configuration["drain_timeout"])
+        self._queue_size = int(configuration["handler_queue_size"])
+        self._kill_timeout = kill_timeout()
+        self._max_output = process.max_output
+        self._folder = os.getcwd() if process.stdout_handlers or process.stderr_handlers else ""
 
     # -- the sink -----------------------------------------------------------------------------
 
@@ -111,13 +119,15 @@ class Run(Outcome):
             self._end()
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
-        self._cancel_timers()
+        # The timers go on: what it left behind may hold its output open, and never be silent.
         self.error = error
         self.exit_status_raw = status
         if status is not None:
             self.exit_code = os.waitstatus_to_exitcode(status)
-            if -self.exit_code in self._sent_signals:
+            if self.exit_code < 0 and -self.exit_code in self._sent_signals:
                 self.killed = True  # by a signal that need not have ended it, SIGUSR1 for one
+            if self.exit_code and self.runtime.exiting:
+                self.killed = True  # with the script
         self.state = State.DRAINING
         if not self._stdout_open and not self._stderr_open:
             self._end()
@@ -140,28 +150,26 @@ class Run(Outcome):
             self._feed.on_written(count)
 
     def on_write_error(self, error: OSError) -> None:
-        self.write_error = True
+        # One that was told to end need not read on.
+        self.write_error = self.write_error or not self.killed
         if self._feed is not None:
             self._feed.close()
 
     # -- asked by the user, on the I/O thread -------------------------------------------------
 
     def kill(self, number: int, force_after: float | None) -> None:
-        """Send a signal; one that is meant to end it is followed by KILL after ``force_after``."""
+        """Send a signal, and KILL ``force_after`` seconds later."""
         ending = number in ENDING_SIGNALS
         if self.state is State.STARTING:
             self._early_signals += ((number, force_after),)
             if ending and self.channel is not None:
-                self.killed = True
                 self.channel.abort()
-        elif self.state is State.RUNNING and self.channel is not None:
-            self._sent_signals |= {number}
-            self.killed = self.killed or ending
-            self.channel.send_signal(number)
-            if not ending or number == signal.SIGKILL or force_after is None:
-                return
-            if self._force_timer is None:
-                self._force_timer = self.runtime.loop.call_later(force_after, self._on_force)
+        elif self.channel is not None:
+            if self.channel.send_signal(number) and self.state is State.RUNNING:
+                self._sent_signals |= {number}
+                self.killed = self.killed or ending
+            if number != signal.SIGKILL and force_after is not None:
+                self._force_in(force_after)
 
     def cancel(self) -> None:
         """Give up before the start: the action that would have started it was killed."""
@@ -169,6 +177,16 @@ class Run(Outcome):
             self.requested = False
             self.error = CancelledError("given up before its start: its action was killed")
             self._end()
+
+    def disown(self) -> None:
+        """Where nobody would ever see its end, end it now: in a forked child, and at the end of
+        the interpreter. In the user's thread; the I/O thread is not there."""
+        if self.runtime.gone and not self.ended:
+            where = "the parent of this forked process" if self.runtime.foreign else "the past"
+            self.error = SpawnError(f"it belongs to {where}: its end cannot be seen here")
+            self.state = State.ENDED
+            self.channel = None
+            self.end_latch.fired = self.release_latch.fired = True
 
     @property
     def feed(self) -> Feed:
@@ -183,7 +201,7 @@ class Run(Outcome):
     def delivery(self) -> Delivery:
         """The way to its handlers."""
         if self._delivery is None:
-            self._delivery = Delivery(self.process, self.runtime)
+            self._delivery = Delivery(self.process, self.runtime, self._queue_size, self._folder)
         return self._delivery
 
     # -- the rest -----------------------------------------------------------------------------
@@ -192,10 +210,10 @@ class Run(Outcome):
         # Made for the first output: most processes print nothing on stderr.
         process = self.process
         if stream == STDOUT and process.default_stdout_handler:
-            self.stdout = Capture(process.max_output)
+            self.stdout = Capture(self._max_output)
             return self.stdout
         if stream == STDERR and process.default_stderr_handler:
-            self.stderr = Capture(process.max_output)
+            self.stderr = Capture(self._max_output)
             return self.stderr
         return None
 
@@ -223,7 +241,7 @@ class Run(Outcome):
         if self.state is not State.DRAINING:
             return
         loop = self.runtime.loop
-        left = self._quiet_since + float(configuration["drain_timeout"]) - loop.time()
+        left = self._quiet_since + self._drain_timeout - loop.time()
         if self._delivery is not None and self._delivery.paused:
             # Not silent, but held up by its own handlers.
             self._quiet_since = loop.time()
@@ -233,14 +251,22 @@ class Run(Outcome):
             return
         loop.call_later(max(left, 0.01), self._check_drain)
 
+    def _force_in(self, seconds: float) -> None:
+        loop = self.runtime.loop
+        if self._force_timer is not None:
+            if self._force_timer.when() <= loop.time() + seconds:
+                return
+            self._force_timer.cancel()
+        self._force_timer = loop.call_later(seconds, self._on_force)
+
     def _on_timeout(self) -> None:
         self._timeout_timer = None
         self.timeouted = True
-        self.kill(signal.SIGTERM, kill_timeout())
+        self.kill(signal.SIGTERM, self._kill_timeout)
 
     def _on_force(self) -> None:
         self._force_timer = None
-        if self.state is State.RUNNING and self.channel is not None:
+        if self.channel is not None:
             self.forced_kill = True
             self.channel.send_signal(signal.SIGKILL)
 
@@ -258,20 +284,31 @@ class Run(Outcome):
                 self._close_stream(stream, False)
         self.end_date = time.time()
         self.state = State.ENDED
-        self.channel = None
+        if self.channel is not None:
+            self.channel.forget()
+            self.channel = None
         if self._feed is not None:
             self._feed.close()
+        try:
+            told = self._tell_end()
+        except Exception:
+            # The user's attributes are theirs to break; wait() returns all the same.
+            logger.exception("internal error at the end of %r", self.process)
+            told = False
+        self.end_latch.fire()
+        if not told:
+            self.release_latch.fire()
+
+    def _tell_end(self) -> bool:
+        """Have the end told to handlers and log; False if there is nobody to tell."""
         process = self.process
         log = process._wants_log(self)
         if self._delivery is None and not (log or process.lifecycle_handlers or process._events):
-            self.end_latch.fire()
-            self.release_latch.fire()
-            return
-        delivery = self.delivery
+            return False
         if self.requested:
-            delivery.event("end")
-        delivery.finish(partial(process._wrap_up, self, log))
-        self.end_latch.fire()
+            self.delivery.event("end")
+        self.delivery.finish(partial(process._wrap_up, self, log))
+        return True
 
 
 def kill_timeout() -> float | None:

@@ -65,11 +65,9 @@ class Outcome:
             return Reason.TIMEOUT
         if self.expect_fail:
             return Reason.EXPECT
-        if self.write_error:
-            return Reason.WRITE
         if self.exit_code:
             return Reason.SIGNAL if self.exit_code < 0 else Reason.EXIT_CODE
-        return None
+        return Reason.WRITE if self.write_error else None
 
     @property
     def truncated(self) -> int:

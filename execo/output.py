@@ -7,9 +7,8 @@ thread that first asks for the text.
 from __future__ import annotations
 
 import codecs
-from collections import deque
 
-from ._core.locks import ForkSafeLock
+from ._core.locks import new_lock
 
 __all__ = ["STDERR", "STDOUT", "Capture", "new_decoder"]
 
@@ -20,7 +19,7 @@ STDERR = 2
 """The number of the standard error output."""
 
 # One lock for all captures: it is held while a text is put together, which the user's thread does.
-_lock = ForkSafeLock()
+_lock = new_lock()
 
 
 def new_decoder() -> codecs.IncrementalDecoder:
@@ -36,16 +35,17 @@ class Capture:
     :param limit: bytes that are kept, the first ones; None = all. The rest is counted.
     """
 
-    __slots__ = ("_decoder", "_finished", "_limit", "_new", "_size", "_text", "dropped")
+    __slots__ = ("_finished", "_limit", "_new", "_size", "_text", "dropped")
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._size = 0
         self.dropped = 0
-        # Blocks that are not decoded yet. A deque, since both sides work on it without a lock.
-        self._new: deque[bytes] = deque()
+        # What is not decoded yet. One array, not a list of blocks: a large one grows by moving
+        # its pages, so that each byte costs one page of fresh memory here and one in the text.
+        # Appending, decoding and deleting are single steps under the interpreter's lock.
+        self._new = bytearray()
         self._text = ""
-        self._decoder: codecs.IncrementalDecoder | None = None
         self._finished = False
 
     def append(self, data: bytes) -> None:
@@ -56,7 +56,7 @@ class Capture:
             data = data[:room]
         if data:
             self._size += len(data)
-            self._new.append(data)
+            self._new += data
 
     def finish(self) -> None:
         """Nothing more will come: an incomplete character at the end is given up."""
@@ -65,34 +65,17 @@ class Capture:
     @property
     def text(self) -> str:
         """All of it so far. Decodes what came since the last call."""
-        if not self._new and not (self._finished and self._decoder is not None):
-            return self._text
-        with _lock:
-            finished = self._finished
-            decoder = self._decoder or new_decoder()
-            parts = [self._text] if self._text else []
-            # Taken one by one, so that each block is freed as its text is made: at no time do
-            # the bytes and the text of a large output both exist whole.
-            while self._new:
-                parts.append(decoder.decode(self._new.popleft()))
-            if finished:
-                parts.append(decoder.decode(b"", final=True))
-                self._decoder = None
-            else:
-                self._decoder = decoder
-            self._text = parts[0] if len(parts) == 1 else "".join(parts)
-            return self._text
+        if self._new:
+            with _lock:
+                # An incremental decoder would copy all of it first, into more fresh memory.
+                text, used = codecs.utf_8_decode(self._new, "surrogateescape", self._finished)
+                del self._new[:used]
+                self._text = self._text + text if self._text else text
+        return self._text
 
     @property
     def data(self) -> bytes:
         """All of it so far, as the process wrote it."""
         with _lock:
-            if not self._text and self._decoder is None:
-                return b"".join(self._new)
-        text = self.text
-        # Decoding with surrogateescape loses nothing, so the bytes need not be kept beside it.
-        data = text.encode("utf-8", "surrogateescape")
-        with _lock:
-            if self._decoder is not None:
-                data += self._decoder.getstate()[0]
-        return data
+            # Decoding with surrogateescape loses nothing, so the bytes need not be kept beside it.
+            return self._text.encode("utf-8", "surrogateescape") + self._new

@@ -7,11 +7,12 @@ never an exception unless you ask (``check=True``, ``raise_if_failed()``).
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import shlex
 import signal
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -19,20 +20,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from . import transports
 from ._core.latch import Latch
-from ._core.locks import ForkSafeLock
+from ._core.locks import new_lock
 from ._core.pool import current_strand
 from ._core.pool import wait as wait_for
 from ._core.runtime import Runtime, get_runtime
 from .config import configuration
 from .delivery import call_handlers
-from .errors import NotSupported, ProcessesFailed, Reason, SpawnError
+from .errors import ProcessesFailed, Reason, SpawnError
 from .handlers import (
     ProcessLifecycleHandler,
     ProcessOutputHandler,
 )
 from .lifecycle import Run, kill_timeout
 from .log import logger, style
-from .outcome import State
 from .output import STDERR, STDOUT
 from .process_state import ProcessArgs, ProcessState
 from .time_utils import Duration, get_seconds
@@ -56,7 +56,7 @@ SLOW_HANDLER = 10.0
 """Seconds that a handler may hold up a wait() before it is named in a warning."""
 
 _UNSET: Any = object()
-_starting = ForkSafeLock()
+_starting = new_lock()
 E = TypeVar("E")
 
 
@@ -78,7 +78,9 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     def start(self) -> Self:
         """Start it and return. A local command runs then, or has failed; a second call does
         nothing. Blocks no longer than the system takes to start a program."""
-        start_all([self])
+        if self._run is None:
+            runtime = get_runtime(configuration["switch_interval"])
+            runtime.run_unbroken(start_all, [self], brief=True)
         return self
 
     def wait(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
@@ -94,7 +96,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         run = self._run
         if run is None:
             raise ValueError(f"{self!r} was not started: call start() or run()")
-        self._disown(run)
+        run.disown()
         wait_released(self, run.end_latch, run.release_latch, get_seconds(timeout))
         return self.raise_if_failed() if check else self
 
@@ -105,16 +107,19 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     def kill(
         self, sig: int = signal.SIGTERM, auto_force_kill_timeout: Duration | bool | None = True
     ) -> Self:
-        """Send it a signal, and to all that it started; does nothing unless it is running.
+        """Send a signal to it and to all in its session; does nothing unless it is running.
+
+        What it started and put into a session of its own (``setsid``, a daemon) is left alone.
 
         Returns when the signal is sent, see ``wait()`` for its end.
 
         :param sig: the signal
-        :param auto_force_kill_timeout: seconds until SIGKILL follows a signal that is meant to end
-          it (TERM, INT, HUP, QUIT, ABRT); True = ``configuration["kill_timeout"]``, None or False =
-          never
+        :param auto_force_kill_timeout: seconds until SIGKILL follows; True =
+          ``configuration["kill_timeout"]`` after a SIGTERM and never after another signal, None or
+          False = never
         """
-        self._kill(checked_signal(sig), force_after(auto_force_kill_timeout))
+        number = checked_signal(sig)
+        self._kill(number, force_after(number, auto_force_kill_timeout))
         return self
 
     def write(self, data: str | bytes) -> int:
@@ -148,8 +153,11 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""
         if self.running:
-            self.kill().wait()
-        call_handlers(list(self.lifecycle_handlers), "reset", self)
+            self.kill()
+        if self.started:
+            # Also if it has ended: what its handlers still do belongs to this run.
+            self.wait()
+        call_handlers(self, "reset")
         for handler in [*self.stdout_handlers, *self.stderr_handlers]:
             if isinstance(handler, ProcessOutputHandler):
                 handler.reset(self)
@@ -221,7 +229,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         run = self._run
         if run is None:
             raise ValueError(f"{self!r} was not started: call start() before await")
-        self._disown(run)
+        run.disown()
         yield from run.release_latch.__await__()
         return self
 
@@ -243,7 +251,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def _kill(self, number: int, after: float | None) -> None:
         run = self._run
-        if run is not None and not run.ended and not run.runtime.foreign:
+        if run is not None and not run.ended and not run.runtime.gone:
             run.runtime.loop.run_sync(run.kill, number, after)
 
     def _kill_on_loop(self, number: int, after: float | None) -> None:
@@ -255,14 +263,6 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         if self._run is None:
             self._run = Run(self, runtime)
             self._run.cancel()
-
-    def _disown(self, run: Run) -> None:
-        """In a forked child, end a process of the parent: here nobody would ever see its end."""
-        if run.runtime.foreign and not run.ended:
-            run.error = SpawnError("it belongs to the parent of this forked process")
-            run.state = State.ENDED
-            run.channel = None
-            run.end_latch.fired = run.release_latch.fired = True
 
     def _sink_failed(self, stream: int) -> None:
         if self._run is not None:
@@ -281,17 +281,27 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
             or (bool(run.exit_code) and not (self.nolog_exit_code or run.killed))
         )
         if failed and run.reason is not None:
-            return self._action is None or self._action._admit_failure(run.reason)
+            alone = self._action is None or self._action._admit_failure(run.reason)
+            return alone and logger.isEnabledFor(logging.WARNING)
         return False
 
     def _wrap_up(self, run: Run, log: bool) -> None:
         """After the end handlers, on the strand."""
         try:
-            self._set_events("ended")
+            if self._run is run:
+                self._set_events("ended")
             if log:
-                logger.warning("%s", style.emph("failed: ") + self.dump())
+                logger.warning("%s", style.emph("failed: ") + self._as_of(run).dump())
         finally:
             run.release_latch.fire()
+
+    def _as_of(self, run: Run) -> Self:
+        """The process as it was in ``run``: a handler may have reset and started it again."""
+        if self._run is run:
+            return self
+        past = copy.copy(self)
+        past._run = run
+        return past
 
 
 class Process(ProcessBase):
@@ -334,6 +344,8 @@ class Process(ProcessBase):
         self.pty = pty
         self.kill_subprocesses = kill_subprocesses
         self.cwd = None if cwd is None else os.fspath(cwd)
+        if not isinstance(self.cwd, (str, type(None))):
+            raise TypeError(f"cwd is a text or a path of text, not {cwd!r}")
         self.env = env
 
     @property
@@ -382,7 +394,8 @@ class Process(ProcessBase):
 
 def start_all(processes: Sequence[ProcessBase]) -> None:
     """Start processes, those of one transport with one call. What was started before is left
-    alone. Failures end the process that they concern."""
+    alone. Failures end the process that they concern. Not for the main thread, see
+    ``Runtime.run_unbroken``."""
     runtime = get_runtime(configuration["switch_interval"])
     pairs: dict[str, list[tuple[Exec, Sink]]] = {}
     runs: list[Run] = []
@@ -394,21 +407,24 @@ def start_all(processes: Sequence[ProcessBase]) -> None:
         runs.append(run)
         try:
             pairs.setdefault(process.transport, []).append((process._request(), run))
-        except (ValueError, TypeError) as exc:
-            _fail(run, f"cannot start {process.name!r}: {exc}; mend its quoting", exc)
+        except Exception as exc:  # noqa: BLE001 - what the user set: it ends this process
+            _fail(run, exc)
     for name, requests in pairs.items():
         try:
             transports.get(runtime, name).open_all(requests)
-        except (NotSupported, OSError, ImportError) as exc:
-            for run in runs:
-                if run.process.transport == name and run.channel is None:
-                    _fail(run, f"cannot start {run.process.name!r}: {exc}", exc)
+        except Exception as exc:  # noqa: BLE001 - a transport of the user's, for one
+            for _, sink in requests:
+                if isinstance(sink, Run) and sink.channel is None:
+                    _fail(sink, exc)
     for run in runs:
         if run.channel is None or run.channel.failed:
             run.end_latch.wait()  # on its way: the I/O thread never blocks
 
 
-def _fail(run: Run, message: str, cause: BaseException) -> None:
+def _fail(run: Run, cause: BaseException) -> None:
+    what = str(cause) or type(cause).__name__
+    hint = "; mend its quoting, or give a list of words" if "quot" in what else ""
+    message = f"cannot start {run.process.name!r}: {what}{hint}"
     error = SpawnError(message, command=run.process._command_text())
     error.__cause__ = cause
     run.runtime.loop.call_soon(run.on_error, error)
@@ -424,22 +440,21 @@ def wait_released(
     if current_strand() is not None:
         wait_for(ended, timeout)
         return
-    deadline = None if timeout is None else time.monotonic() + timeout
-    if not ended.wait(timeout):
+    first = SLOW_HANDLER if timeout is None else min(timeout, SLOW_HANDLER)
+    if released.wait(first):
         return
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    if released.wait(SLOW_HANDLER if left is None else min(left, SLOW_HANDLER)):
-        return
-    if left is None or left > SLOW_HANDLER:
-        running = subject._running_handlers() or "a handler"
-        logger.warning("%s of %r has held up wait() for %d s", running, subject, SLOW_HANDLER)
-        released.wait(None if left is None else left - SLOW_HANDLER)
+    # A handler can hold up the end as well: its process is paused while output waits for it.
+    if first == SLOW_HANDLER and (running := subject._running_handlers()):
+        logger.warning("%s of %r holds up wait(), %d s so far", running, subject, SLOW_HANDLER)
+    if timeout is None or timeout > SLOW_HANDLER:
+        released.wait(None if timeout is None else timeout - SLOW_HANDLER)
 
 
-def force_after(value: Duration | bool | None) -> float | None:
-    """The seconds that ``auto_force_kill_timeout`` means; None = never."""
+def force_after(number: int, value: Duration | bool | None) -> float | None:
+    """The seconds that ``auto_force_kill_timeout`` means for signal ``number``; None = never."""
     if value is True:
-        return kill_timeout()
+        # Others may be meant otherwise: HUP reloads, QUIT dumps, INT stops a calculation.
+        return kill_timeout() if number == signal.SIGTERM else None
     return None if value is False or value is None else get_seconds(value)
 
 

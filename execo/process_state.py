@@ -11,7 +11,7 @@ from .config import configuration
 from .errors import CancelledError, Reason
 from .handlers import OutputHandler, ProcessLifecycleHandler, check_output_handlers
 from .log import compact_output, escape_controls
-from .outcome import NOTHING, Outcome, State
+from .outcome import NOTHING, Outcome
 from .report import Stats
 from .time_utils import Duration, get_seconds
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessArgs", "ProcessState"]
 
 _UNSET: Any = object()
+_PROCESS_ARGUMENTS = ("shell", "pty", "kill_subprocesses", "cwd", "env")
 
 
 class ProcessArgs(TypedDict, total=False):
@@ -303,8 +304,7 @@ class ProcessState:
     @property
     def message(self) -> str:
         """What went wrong, in a sentence; empty if nothing did."""
-        reason = self.reason
-        return "" if reason is None else _explain(self, reason)
+        return "" if self.reason is None else _explain(self)
 
     @property
     def ok(self) -> bool:
@@ -354,7 +354,14 @@ class ProcessState:
         return NOTHING if self._run is None else self._run
 
     def _command_text(self) -> str:
-        return self.cmd if isinstance(self.cmd, str) else shlex.join(map(str, self.cmd))
+        if isinstance(self.cmd, str):
+            return self.cmd
+        # The user may have set it to anything since.
+        return (
+            shlex.join(map(str, self.cmd))
+            if isinstance(self.cmd, (list, tuple))
+            else repr(self.cmd)
+        )
 
     def _place(self) -> str:
         return ""
@@ -363,10 +370,8 @@ class ProcessState:
         run = self._outcome
         if run is NOTHING:
             return "not started"
-        if run.state is State.STARTING:
-            return "starting"
         if not run.ended:
-            return f"running, pid {self.pid}" if self.pid is not None else "running"
+            return "starting" if self.pid is None else f"running, pid {self.pid}"
         if run.error is not None:
             return str(run.error.reason)
         text = f"exited {self.exit_code}" if (self.exit_code or 0) >= 0 else _signal_text(self)
@@ -384,7 +389,7 @@ class ProcessState:
 def _unknown_argument(kind: type, key: str) -> TypeError:
     import difflib
 
-    near = difflib.get_close_matches(key, [*ProcessArgs.__annotations__, "shell", "pty", "cwd"], 1)
+    near = difflib.get_close_matches(key, [*ProcessArgs.__annotations__, *_PROCESS_ARGUMENTS], 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return TypeError(f"{kind.__name__} has no argument {key!r}{hint}")
 
@@ -397,18 +402,21 @@ def _signal_text(process: ProcessState) -> str:
         return f"died of signal {number}"
 
 
-def _explain(process: ProcessState, reason: Reason) -> str:
+def _explain(process: ProcessState) -> str:
     run = process._outcome
     if run.error is not None:
         return str(run.error)
-    if reason is Reason.TIMEOUT:
+    parts = []
+    if run.timeouted:
         forced = "; it ignored TERM and was killed" if run.forced_kill else ""
-        return f"reached its timeout of {process.timeout} s{forced}"
-    if reason is Reason.WRITE:
-        return "its stdin was closed before all input was written"
-    if reason is Reason.EXPECT:
-        return "an expected output did not come"
-    return _signal_text(process) if reason is Reason.SIGNAL else f"exited {run.exit_code}"
+        parts.append(f"reached its timeout of {process.timeout} s{forced}")
+    elif run.exit_code:
+        parts.append(_signal_text(process) if run.exit_code < 0 else f"exited {run.exit_code}")
+    if run.expect_fail:
+        parts.append("an expected output did not come")
+    if run.write_error:
+        parts.append("its stdin was closed before all input was written")
+    return "; ".join(parts)
 
 
 def _stats_of(process: ProcessState) -> Stats:

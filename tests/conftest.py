@@ -24,7 +24,7 @@ SETTLE = 2.0
 MARK = "LEAK_GUARD_OF"
 """In the environment of every process that a test starts, so that an orphan is named too."""
 
-RUNTIME_THREADS = ("execo-io", "execo-spawn", "execo-handler-")
+RUNTIME_THREADS = ("execo-io", "execo-start", "execo-worker-", "execo-handler-", "execo-wait")
 """Threads of the runtime, by the start of their names: they stay for the next process."""
 
 RUNTIME_PROCESS = "execo-watchdog"

@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "expect":                HANDLERS,
     "transports.base":       CORE,
     "transports":            SEAM,  # the registry: it knows the others by name alone
-    "transports.local":      SEAM,
+    "transports.spawn_errors": GROUND,
+    "transports.local":      SEAM | rooms("transports.spawn_errors"),
     "transports.fake":       SEAM,
     "transports.sshconfig":  SEAM,
     "transports.pool":       SEAM | rooms("transports.sshconfig"),
@@ -90,7 +91,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
 MAY_NAME: dict[str, Collection[str]] = {
     "handlers": rooms("process"),
     "lifecycle": rooms("process asyncio"),
-    "delivery": rooms("process"),
+    "delivery": rooms("process action"),
     "expect": rooms("process"),
     "process": rooms("action"),
 }

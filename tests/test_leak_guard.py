@@ -118,7 +118,7 @@ def test_leaves_the_runtime_alone(pytester: pytest.Pytester) -> None:
         left = []
 
         def test_runtime():
-            for name in ("execo-io", "execo-spawn", "execo-handler-3"):
+            for name in ("execo-io", "execo-start", "execo-handler-3"):
                 threading.Thread(target=stop.wait, name=name, daemon=True).start()
             command = ["/bin/sh", "-c", "read x", "execo-watchdog"]
             left.append(subprocess.Popen(command, stdin=end))

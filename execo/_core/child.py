@@ -28,21 +28,21 @@ USE_PIDFD = hasattr(os, "pidfd_open")
 
 _POLL_INTERVAL = 0.02
 
-_inherited_limit: tuple[int, int] | None = None
+_inherited_limit: int | None = None
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one, once; give the limit in force.
+    """Raise the soft limit of open descriptors to the hard one; give the limit in force.
 
-    Children get the old limit back. Where that cannot be done for them (no ``prlimit``), the
-    limit is left alone.
+    Children get the old limit back: programs that loop over all possible descriptors, or use
+    select(), suffer from a high one.
     """
     global _inherited_limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _inherited_limit is None and hasattr(resource, "prlimit") and soft < hard:
+    if _inherited_limit is None and soft < hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            _inherited_limit = (soft, hard)
+            _inherited_limit = soft
             return hard
     return soft
 
@@ -72,7 +72,7 @@ class Child:
     def watch(self, loop: Loop, on_exit: Callable[[], object]) -> None:
         """Call ``on_exit`` on the I/O thread once the process has exited; it is not reaped."""
         if self._pidfd is None:
-            _poller.watch(loop, self.pid, on_exit)
+            _poller_of(loop).watch(self.pid, on_exit)
             return
         fd = self._pidfd.fd
 
@@ -122,21 +122,30 @@ class Child:
             return None
         return code << 8 if code >= 0 else -code
 
-    def send_signal(self, number: int, *, group: bool = True) -> None:
+    def send_signal(self, number: int, *, group: bool = True) -> bool:
         """Signal the process and, with ``group``, its whole process group.
+
+        False if the process itself has exited; what is left of its group is signalled.
 
         :raises PermissionError: if none of them may be signalled
         """
         if self.reaped:
-            return
+            return False
+        try:
+            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            alive = os.waitid(os.P_PID, self.pid, flags) is None
+        except ChildProcessError:
+            # Reaped by another part of the program: its number may be somebody else's by now.
+            return False
         if group:
             # The group is gone if its leader moved to another one and nobody else was in it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
                 if os.getpgid(self.pid) == self.pid:
-                    return
+                    return alive
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+        return alive
 
     def close_inherited(self) -> None:
         """In a forked child: this process is not its child. Keeps Popen from waiting for it."""
@@ -160,6 +169,9 @@ def spawn(
     :raises OSError: as :class:`subprocess.Popen`; nothing is left open
     :raises ValueError: for what no program can be given, a NUL byte for one
     """
+    for text in (*argv, cwd or "", *(env or ())):
+        if "\0" in text:
+            raise ValueError("embedded null byte")
     opened: list[int] = []
     popen: subprocess.Popen[bytes] | None = None
     try:
@@ -167,12 +179,19 @@ def spawn(
         if pty:
             master, slave = os.openpty()
             opened += [master, slave]
-            argv = _under_terminal(argv, slave, cwd, env)
+            _prepare_terminal(slave)
             stdin, child_stdin, stdout, child_stdout = os.dup(master), slave, master, slave
             opened.append(stdin)
         else:
             child_stdin, stdin = _pipe(opened)
             stdout, child_stdout = _pipe(opened)
+        prelude = "" if _inherited_limit is None else f"ulimit -S -n {_inherited_limit};"
+        if pty:
+            # A session gets its controlling terminal when its leader opens one.
+            prelude += f": <>{os.ttyname(slave)};"
+        if prelude:
+            _check_program(argv[0], cwd, env)
+            argv = ["/bin/sh", "-c", f'{prelude} exec "$@"', "sh", *argv]
         if before is not None:
             before(os.fstat(stderr).st_ino)
         popen = subprocess.Popen(
@@ -184,17 +203,11 @@ def spawn(
             env=env,
             start_new_session=True,
         )
-        if _inherited_limit is not None:
-            # Raising it is our doing: programs that loop over all possible descriptors, or use
-            # select(), suffer from a high one. It may have ended already.
-            with contextlib.suppress(OSError):
-                resource.prlimit(popen.pid, resource.RLIMIT_NOFILE, _inherited_limit)
         child = Child(popen, stdin, stdout, stderr)
         for fd in (stdin, stdout, stderr):
             opened.remove(fd)
         return child
     except BaseException:
-        # A Ctrl-C after the start: nobody would know of this child any more.
         if popen is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(popen.pid, signal.SIGKILL)
@@ -211,42 +224,66 @@ def _pipe(opened: list[int]) -> tuple[int, int]:
     return ends
 
 
-def _under_terminal(
-    argv: Sequence[str], slave: int, cwd: str | None, env: Mapping[str, str] | None
-) -> list[str]:
-    """Prepare the terminal, and the command that takes it as its controlling one.
-
-    A session gets its controlling terminal when its leader opens one; only the child can do that,
-    after its setsid() and before its exec(). Python code between the two (``preexec_fn``) can
-    deadlock in a program with threads, so a shell does it: it opens the terminal and becomes the
-    command. It would report a missing command as its own exit code, hence the look before.
-    """
+def _prepare_terminal(slave: int) -> None:
     settings = termios.tcgetattr(slave)
     settings[3] &= ~(termios.ECHO | termios.ECHONL)
     termios.tcsetattr(slave, termios.TCSANOW, settings)
     termios.tcsetwinsize(slave, (24, 80))
-    name = argv[0]
+
+
+def _check_program(name: str, cwd: str | None, env: Mapping[str, str] | None) -> None:
+    """Refuse what the system would refuse to start.
+
+    What only the child itself can do, between its setsid() and its exec(), is done by a shell that
+    becomes the command: Python code there (``preexec_fn``) can deadlock in a program with threads.
+    The shell would report a missing command as its own exit code, hence this look before.
+
+    :raises OSError: as exec() would
+    """
     path = (os.environ if env is None else env).get("PATH", os.defpath)
     place = os.path.join(cwd, name) if cwd is not None and "/" in name else name
     if cwd is not None and not os.path.isdir(cwd):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
-    if shutil.which(place, path=path) is None:
+        code = errno.ENOTDIR if os.path.exists(cwd) else errno.ENOENT
+        raise OSError(code, os.strerror(code), cwd)
+    program = shutil.which(place, path=path) if name else None
+    if program is None:
         code = errno.EACCES if "/" in name and os.path.exists(place) else errno.ENOENT
         raise OSError(code, os.strerror(code), name)
-    return ["/bin/sh", "-c", ': <>"$0"; exec "$@"', os.ttyname(slave), *argv]
+    _check_loadable(program, name)
+
+
+def _check_loadable(program: str, name: str) -> None:
+    """Refuse a script that the system would refuse: a shell would take it for one of its own.
+
+    :raises OSError: if its first line names no interpreter, or one that does not exist
+    """
+    try:
+        with open(program, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return  # it may be run and not be read
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n")[0].split()
+        code = 0 if words and os.path.exists(words[0]) else errno.ENOENT
+    else:
+        # A program has NUL bytes at its beginning; a text without "#!" cannot be run.
+        code = 0 if b"\0" in head else errno.ENOEXEC
+    if code:
+        raise OSError(code, os.strerror(code), name)
 
 
 class _Poller:
     """Watches children where the system has no pidfd: one thread, asleep while there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self._changed = threading.Condition()
-        self._children: dict[int, tuple[Loop, Callable[[], object]]] = {}
+        self._children: dict[int, Callable[[], object]] = {}
         self._thread: threading.Thread | None = None
 
-    def watch(self, loop: Loop, pid: int, on_exit: Callable[[], object]) -> None:
+    def watch(self, pid: int, on_exit: Callable[[], object]) -> None:
         with self._changed:
-            self._children[pid] = (loop, on_exit)
+            self._children[pid] = on_exit
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="execo-wait", daemon=True)
                 self._thread.start()
@@ -262,8 +299,7 @@ class _Poller:
                 self._changed.wait(_POLL_INTERVAL)
                 for pid in list(self._children):
                     if _has_exited(pid):
-                        loop, on_exit = self._children.pop(pid)
-                        loop.call_soon(on_exit)
+                        self._loop.call_soon(self._children.pop(pid))
 
 
 def _has_exited(pid: int) -> bool:
@@ -273,4 +309,9 @@ def _has_exited(pid: int) -> bool:
         return True
 
 
-_poller = _Poller()
+def _poller_of(loop: Loop) -> _Poller:
+    # The loop's own, so that a forked child, which has a loop of its own, has its own poller.
+    if loop.poller is None:
+        loop.poller = _Poller(loop)
+    poller: _Poller = loop.poller
+    return poller

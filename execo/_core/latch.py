@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-from .locks import ForkSafeLock
+from execo.log import logger
+
+from .locks import new_lock
 
 __all__ = ["Latch", "clip"]
 
 # One lock for all latches: it is held for a few instructions, never while a callback runs.
-_lock = ForkSafeLock()
+_lock = new_lock()
 
 
 def clip(timeout: float) -> float:
@@ -42,7 +44,11 @@ class Latch:
             self.fired = True
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
-            callback()
+            try:
+                callback()
+            except BaseException:
+                # The others wait, too.
+                logger.exception("internal error in a callback; the others are called")
 
     def add(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the latch fires: in the firing thread, or now if it has fired."""

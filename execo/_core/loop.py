@@ -7,7 +7,6 @@ this thread: others hand it work with :meth:`Loop.call_soon` and :meth:`Loop.run
 from __future__ import annotations
 
 import _thread
-import contextlib
 import selectors
 import threading
 from collections import deque
@@ -54,6 +53,7 @@ class Loop:
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._woken = False
         self._stopped = False
+        self.poller: Any = None  # what watches children where the system has no pidfds
         self._selector = selectors.DefaultSelector()
         self._aio = _new_event_loop(self._selector)
         self._aio.set_debug(False)
@@ -79,9 +79,13 @@ class Loop:
         # One wake-up (a system call, and a fight for the interpreter lock) serves many calls.
         if not self._woken and not self._stopped:
             self._woken = True
-            # The loop may close between the look and the call: the interpreter is exiting.
-            with contextlib.suppress(RuntimeError):
+            try:
                 self._aio.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                pass  # it has closed between the look and the call: the interpreter is exiting
+            except BaseException:
+                self._woken = False  # Ctrl-C: a wake-up too many is better than none ever again
+                raise
 
     def run_sync(self, function: Callable[..., T], *args: Any) -> T | None:
         """Run ``function(*args)`` on the I/O thread and give back its result.
@@ -129,7 +133,7 @@ class Loop:
             function, args = inbox.popleft()
             try:
                 function(*args)
-            except Exception:
+            except BaseException:
                 logger.exception("internal error in the I/O thread; it goes on")
 
     # -- the end ------------------------------------------------------------------------------

@@ -7,23 +7,17 @@ code, so that a handler which waits for another process cannot starve that proce
 
 from __future__ import annotations
 
-import contextvars
-import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from execo.log import logger
 
-from .latch import Latch, clip
+from .latch import Latch
 from .loop import Loop
 
 __all__ = ["Pool", "Strand", "current_strand", "leave_strand", "wait"]
-
-THREADS = 4
-"""Threads that are started as soon as there is work for them."""
 
 MOST_THREADS = 512
 """Threads at the most, when user code blocks all the others."""
@@ -37,17 +31,22 @@ IDLE_TIME = 5.0
 BURST = 64
 """Calls of one strand that are run before others get their turn."""
 
-_current: contextvars.ContextVar[Strand | None] = contextvars.ContextVar("strand", default=None)
+
+class _Thread(threading.local):
+    strand: Strand | None = None
+
+
+_thread = _Thread()
 
 
 def current_strand() -> Strand | None:
     """The strand whose call runs in this thread, or None."""
-    return _current.get()
+    return _thread.strand
 
 
 def leave_strand() -> None:
     """In a child that was forked in a handler: the handler's queue is the parent's."""
-    _current.set(None)
+    _thread.strand = None
 
 
 class Strand:
@@ -56,32 +55,32 @@ class Strand:
     :param pool: lends the thread
     :param label: what it belongs to, for messages
 
-    ``running`` is what the user's code in it is, for messages; its callers set it.
+    ``running`` is what the user's code in it is, for messages; its callers set it. ``on_wait`` is
+    called with True when a call in it begins to wait for a process, and with False when it goes
+    on: what the strand holds up must not be what the call waits for.
     """
 
-    __slots__ = ("_calls", "_changed", "_pool", "_scheduled", "label", "running")
+    __slots__ = ("_calls", "_pool", "_scheduled", "label", "on_wait", "running")
 
     def __init__(self, pool: Pool, label: Callable[[], str]) -> None:
         self._pool = pool
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._scheduled = False
-        self._changed: threading.Condition | None = None
         self.label = label
         self.running: object = None
+        self.on_wait: Callable[[bool], object] | None = None
 
     def submit(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function(*args)`` after what was submitted before. Does not block."""
         with self._pool.lock:
             self._calls.append((function, args))
             if self._scheduled:
-                if self._changed is not None:
-                    self._changed.notify_all()
                 return
             self._scheduled = True
         self._pool.schedule(self)
 
     def run_some(self) -> bool:
-        """Run up to BURST calls; True if more are left. Only for the pool and for a wait."""
+        """Run up to BURST calls; True if more are left. Only for the pool."""
         for _ in range(BURST):
             with self._pool.lock:
                 if not self._calls:
@@ -90,40 +89,6 @@ class Strand:
                 function, args = self._calls.popleft()
             self._run(function, args)
         return True
-
-    def pump_until(self, latch: Latch, timeout: float | None) -> bool:
-        """Run this strand's calls, inside one of them, until ``latch`` fires.
-
-        Without it a handler that waits for its own process would wait for ever: the output
-        behind the current call fills the queue, and the process is held up.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._pool.lock:
-            if self._changed is None:
-                self._changed = threading.Condition(self._pool.lock)
-        changed = self._changed
-
-        def notify() -> None:
-            with changed:
-                changed.notify_all()
-
-        latch.add(notify)
-        while not latch.fired:
-            with changed:
-                if not self._calls and not latch.fired:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        break
-                    changed.wait(None if left is None else clip(left))
-                    continue
-                if latch.fired:
-                    break
-                function, args = self._calls.popleft()
-            self._run(function, args)
-            if deadline is not None and time.monotonic() >= deadline:
-                break
-        latch.discard(notify)
-        return latch.fired
 
     def _run(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         try:
@@ -134,30 +99,51 @@ class Strand:
 
 
 class Pool:
-    """A few threads for user code; more while they are blocked.
+    """A few threads; more while they are blocked.
 
     :param loop: its timer looks after the growth
+    :param name: how its threads are called, before a number
+    :param threads: how many are started as soon as there is work for them
+    :param kept: how many are started at once and never end
+    :param fallback: does the work when no thread can be started: out of memory, or at the end of
+      the interpreter, which allows no new ones
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(
+        self, loop: Loop, name: str, threads: int, *, kept: int = 0, fallback: Pool | None = None
+    ) -> None:
         self.lock = threading.Lock()
         self._loop = loop
-        self._strands: queue.SimpleQueue[Strand] = queue.SimpleQueue()
+        self._name = name
+        self._most_at_once = threads
+        self._kept = kept
+        self._fallback = fallback
+        self._work = threading.Condition(self.lock)
+        self._queue: deque[Strand] = deque()
         self._threads = 0
         self._idle = 0
         self._taken = 0
         self._watched = False
         self._number = 0
+        for _ in range(kept):
+            self._add_thread()
+
+    def submit(self, function: Callable[..., object], *args: Any) -> None:
+        """Run ``function(*args)`` on a thread, beside all else."""
+        Strand(self, lambda: self._name).submit(function, *args)
 
     def schedule(self, strand: Strand) -> None:
         """Run ``strand`` on a thread as soon as there is one."""
-        self._strands.put(strand)
         with self.lock:
-            enough = self._idle > 0 and self._strands.qsize() <= self._idle
-            if enough:
+            self._queue.append(strand)
+            if self._idle >= len(self._queue):
+                self._work.notify()
                 return
-            if self._threads < THREADS:
-                self._add_thread()
+            if self._threads < self._most_at_once and self._add_thread():
+                return
+            if not self._threads and self._fallback is not None:
+                self._queue.pop()
+                self._fallback.schedule(strand)
                 return
             if self._watched:
                 return
@@ -169,40 +155,44 @@ class Pool:
 
     def _grow(self, taken_before: int) -> None:
         with self.lock:
-            waiting = not self._strands.empty()
+            waiting = bool(self._queue)
             if waiting and self._taken == taken_before and self._threads < MOST_THREADS:
                 self._add_thread()
             self._watched = waiting
         if waiting:
             self._watch_growth()
 
-    def _add_thread(self) -> None:
-        self._threads += 1
+    def _add_thread(self) -> bool:
+        name = f"{self._name}-{self._number + 1}"
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError:
+            return False
         self._number += 1
-        name = f"execo-handler-{self._number}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._threads += 1
+        return True
 
-    def _work(self) -> None:
-        while True:
-            with self.lock:
-                self._idle += 1
-            try:
-                strand = self._strands.get(timeout=IDLE_TIME)
-            except queue.Empty:
-                strand = None
-            with self.lock:
-                self._idle -= 1
-                self._taken += 1
-                if strand is None:
-                    if not self._strands.empty():
-                        continue
-                    self._threads -= 1
-                    return
-            token = _current.set(strand)
-            try:
-                more = strand.run_some()
-            finally:
-                _current.reset(token)
+    def _next(self) -> Strand | None:
+        """The next strand to run; None after a time without any."""
+        with self.lock:
+            self._idle += 1
+            found = self._work.wait_for(lambda: self._queue, IDLE_TIME)
+            while not found and self._threads <= self._kept:
+                found = self._work.wait_for(lambda: self._queue)
+            # Lowered under the same lock that takes the strand: a thread that is counted as idle
+            # is one that will look at the queue again.
+            self._idle -= 1
+            if not found:
+                self._threads -= 1
+                return None
+            self._taken += 1
+            return self._queue.popleft()
+
+    def _run(self) -> None:
+        while (strand := self._next()) is not None:
+            _thread.strand = strand
+            more = strand.run_some()
+            _thread.strand = None
             if more:
                 self.schedule(strand)
 
@@ -210,9 +200,13 @@ class Pool:
 def wait(latch: Latch, timeout: float | None) -> bool:
     """Block until ``latch`` has fired, at most ``timeout`` seconds. True if it has.
 
-    In a handler the calls queued behind it are run meanwhile, see :meth:`Strand.pump_until`.
+    In a handler this tells the handler's strand, see :class:`Strand`.
     """
     strand = current_strand()
-    if strand is None:
+    if strand is None or strand.on_wait is None:
         return latch.wait(timeout)
-    return strand.pump_until(latch, timeout)
+    strand.on_wait(True)
+    try:
+        return latch.wait(timeout)
+    finally:
+        strand.on_wait(False)

@@ -15,11 +15,15 @@ from typing import Any
 
 from execo.log import logger
 
-from .locks import ForkSafeLock
+from .locks import fork_gate, new_lock
 from .loop import Loop, owned
 from .pool import Pool, Strand, leave_strand
+from .starter import Starter, deferring_interrupts
 
 __all__ = ["Runtime", "get_runtime"]
+
+HANDLER_THREADS = 4
+"""Threads for user code that are started as soon as there is work for them."""
 
 
 class Runtime:
@@ -27,20 +31,26 @@ class Runtime:
 
     - ``loop``: the I/O thread
     - ``pool``: threads for user code
-    - ``spawner``: a strand that starts queued processes, one after the other
-    - ``sweeper``: a strand that looks through the system's table of processes
+    - ``workers``: threads that start processes and do what else may block
+    - ``sweeper``: a strand of these that looks through the system's table of processes
     - ``transports``: name -> the transport that is in use (filled by its registry, under ``lock``)
+    - ``exiting``: what ends now is ended by the end of the script
     - ``at_exit``: called at the end of the interpreter, the last one first
     """
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.exiting = False
+        self.stopped = False
         self.loop = Loop()
-        self.pool = Pool(self.loop)
-        self.spawner = Strand(self.pool, lambda: "the start of processes")
-        self.sweeper = Strand(self.pool, lambda: "the search for left processes")
+        # Apart from user code, whose handlers may hold up each other, but not us. One thread is
+        # there from the start: at the end of the interpreter none can be added.
+        self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
+        self.pool = Pool(self.loop, "execo-handler", HANDLER_THREADS, fallback=self.workers)
+        self.sweeper = Strand(self.workers, lambda: "the search for left processes")
         self.transports: dict[str, Any] = {}
+        self._starter: Starter | None = None
         self.at_exit: list[Callable[[], None]] = []
 
     @property
@@ -48,17 +58,47 @@ class Runtime:
         """True in a forked child of the process that made this runtime."""
         return self.owner != os.getpid()
 
+    @property
+    def gone(self) -> bool:
+        """True where nothing that it runs will ever be seen to end: in a forked child, and at
+        the end of the interpreter."""
+        return self.stopped or self.foreign
+
+    def run_unbroken(
+        self, function: Callable[..., object], *args: Any, brief: bool = False
+    ) -> None:
+        """Run ``function(*args)`` so that no signal can break it off in the middle, and wait.
+
+        If a Ctrl-C ends the wait, what was asked is finished all the same. See ``starter``.
+
+        :param brief: it takes no longer than a Ctrl-C may wait
+        """
+        if threading.current_thread() is not threading.main_thread():
+            function(*args)
+            return
+        if brief and deferring_interrupts(function, *args):
+            return
+        starter = self._starter
+        if starter is None or not starter.free:
+            # Still at work for a call whose wait was interrupted: the next one shall not wait.
+            if starter is not None:
+                starter.end()
+            starter = self._starter = Starter()
+        starter.run(function, *args)
+
     def stop(self) -> None:
         """Run the ``at_exit`` callbacks, which end what still runs, then end the I/O thread."""
+        self.exiting = True
         for callback in reversed(self.at_exit):
             try:
                 callback()
             except Exception:
                 logger.exception("internal error at exit; the end goes on")
         self.loop.stop()
+        self.stopped = True
 
 
-_lock = ForkSafeLock()
+_lock = new_lock()
 _current: Runtime | None = None
 _left_behind: list[Runtime] = []
 _hooked = False
@@ -78,7 +118,7 @@ def get_runtime(switch_interval: float | None = None) -> Runtime:
 
 def _start(switch_interval: float | None) -> Runtime:
     global _current, _hooked
-    with _lock:
+    with fork_gate, _lock:
         if _current is None:
             if _exiting:
                 raise RuntimeError("the interpreter is exiting: no process can be started")

@@ -9,49 +9,80 @@ its session is left, or the patience with them is over and they are killed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .runtime import Runtime
 
-__all__ = ["Sessions", "session_members"]
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+__all__ = ["Sessions", "session_members", "signal_strays"]
 
 _FIRST_LOOK = 0.02
 _LAST_LOOK = 1.0
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def session_members(sessions: set[int]) -> dict[int, int]:
     """The live processes of these sessions, zombies apart: pid -> session. Linux; else empty.
 
     Reads one small file for each process of the machine: not for the I/O thread.
+
+    :raises OSError: if it cannot look, out of descriptors for one
     """
     members: dict[int, int] = {}
-    try:
-        names = os.listdir("/proc")
-    except OSError:
+    if not os.path.isdir("/proc/self/fd"):
         return members
-    for name in names:
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The second field is the name of the program, which may hold blanks and ')'.
-                fields = file.read().rpartition(b")")[2].split()
-            session = int(fields[3])
-        except (OSError, IndexError, ValueError):
-            continue  # it has ended meanwhile
-        if session in sessions and fields[0] not in (b"Z", b"X"):
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (session := _session_of(int(name))) in sessions:
             members[int(name)] = session
     return members
 
 
+def _session_of(pid: int) -> int:
+    """The session of a live process, or -1."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is the name of the program, which may hold blanks and ')'.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError as exc:
+        if exc.errno in _NO_ROOM:
+            raise  # to take it for ended would be to forget it
+        return -1
+    return -1 if fields[0] in (b"Z", b"X") else int(fields[3])
+
+
+def _signal_member(pid: int, session: int, number: int) -> None:
+    """Signal a process that was seen in ``session``, and nobody who has its number by now."""
+    with contextlib.suppress(OSError):
+        if not hasattr(os, "pidfd_open"):
+            os.kill(pid, number)
+            return
+        fd = os.pidfd_open(pid)
+        try:
+            if _session_of(pid) == session:
+                signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+
+
 def signal_strays(leaders: dict[int, int]) -> None:
-    """Send its signal (leader -> signal) to all of a session that is not in its leader's group."""
-    for pid, session in session_members(set(leaders)).items():
+    """Send its signal (leader -> signal) to all of a session that is not in its leader's group.
+
+    Not for the I/O thread. What cannot be looked at is left to the KILL of the survivors.
+    """
+    try:
+        members = session_members(set(leaders))
+    except OSError:
+        return
+    for pid, session in members.items():
         with contextlib.suppress(OSError):
             if os.getpgid(pid) != session:
-                os.kill(pid, leaders[session])
+                _signal_member(pid, session, leaders[session])
 
 
 class Sessions:
@@ -61,7 +92,8 @@ class Sessions:
         self._loop = runtime.loop
         self._sweeper = runtime.sweeper
         self._strays: dict[int, int] = {}
-        self._lingering: dict[int, tuple[float | None, Callable[[], object]]] = {}
+        self._lingering: dict[int, tuple[float, Callable[[], object]]] = {}
+        self._timer: TimerHandle | None = None
         self._interval = _FIRST_LOOK
         self._looking = False
 
@@ -82,15 +114,22 @@ class Sessions:
         """
         self._lingering[leader] = (self._loop.time() + patience, on_empty)
         self._interval = _FIRST_LOOK
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._look()
 
     def _look(self) -> None:
+        self._timer = None
         if not self._looking and self._lingering:
             self._looking = True
             self._sweeper.submit(self._find, set(self._lingering))
 
     def _find(self, leaders: set[int]) -> None:
-        members = session_members(leaders)
+        try:
+            members = session_members(leaders)
+        except OSError:
+            leaders, members = set(), {}  # another time
         self._loop.call_soon(self._found, leaders, members)
 
     def _found(self, leaders: set[int], members: dict[int, int]) -> None:
@@ -101,10 +140,8 @@ class Sessions:
             on_empty()
         now = self._loop.time()
         for pid, leader in members.items():
-            deadline, on_empty = self._lingering[leader]
-            if deadline is not None and now >= deadline:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-        if self._lingering:
+            if now >= self._lingering[leader][0]:
+                _signal_member(pid, leader, signal.SIGKILL)
+        if self._lingering and self._timer is None:
             self._interval = min(self._interval * 2, _LAST_LOOK)
-            self._loop.call_later(self._interval, self._look)
+            self._timer = self._loop.call_later(self._interval, self._look)

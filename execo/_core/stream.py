@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 from collections import deque
 from collections.abc import Callable
 
@@ -82,26 +83,33 @@ class Reader(Descriptor):
         on_eof: Callable[[OSError | None], object],
     ) -> None:
         super().__init__(fd)
+        # It is read when there is something to read; but the number can be seen by the user, who
+        # may read it, too, and the I/O thread must not hang for what he took.
+        os.set_blocking(fd, False)
         self._on_data = on_data
         self._on_eof = on_eof
         self._loop: Loop | None = None
         self._reading = False
+        self._held = False
         self._size = CHUNK
         self._full = 0
 
     def start(self, loop: Loop) -> None:
-        """Begin to read."""
+        """Begin to read, unless it was paused before."""
         self._loop = loop
-        self.resume()
+        if not self._held:
+            self.resume()
 
     def resume(self) -> None:
         """Go on after :meth:`pause`."""
+        self._held = False
         if self._loop is not None and self.open and not self._reading:
             self._reading = True
             self._loop.add_reader(self.fd, self._readable)
 
     def pause(self) -> None:
         """Read nothing until :meth:`resume`; the kernel then holds the writer up."""
+        self._held = True
         if self._loop is not None and self.open and self._reading:
             self._reading = False
             self._loop.remove_reader(self.fd)
@@ -113,8 +121,7 @@ class Reader(Descriptor):
         super().close()
 
     def _readable(self) -> None:
-        # One read for each time that data is announced: a fast process cannot starve the others,
-        # and the read cannot block, although the descriptor is a blocking one.
+        # One read for each time that data is announced: a fast process cannot starve the others.
         error = None
         try:
             data = os.read(self.fd, self._size)
@@ -177,14 +184,10 @@ class Writer(Descriptor):
         self._loop: Loop | None = None
         self._queue: deque[bytes] = deque()
         self._offset = 0
+        self._owed = 0  # bytes of the user that on_written has not told of; the end is none
         self._at_line_start = True
         self._watching = False
         self._ending = False
-
-    @property
-    def pending(self) -> bool:
-        """True while something is queued that was not written."""
-        return bool(self._queue)
 
     def start(self, loop: Loop) -> None:
         """Begin to write what was queued."""
@@ -198,6 +201,7 @@ class Writer(Descriptor):
             return
         if data:
             self._queue.append(data)
+            self._owed += len(data)
             self._at_line_start = data.endswith(b"\n")
             if self._loop is not None and not self._watching:
                 self._writable()
@@ -212,6 +216,19 @@ class Writer(Descriptor):
         self._ending = True
         if self._loop is not None and not self._watching:
             self._writable()
+
+    @property
+    def pending(self) -> bool:
+        """True while something is queued that was not written."""
+        return bool(self._queue)
+
+    def give_up(self) -> bool:
+        """Write nothing any more, and keep the descriptor open. True if something was queued."""
+        pending = self.pending and self.open
+        self._queue.clear()
+        self._ending = True
+        self._watch(False)
+        return pending
 
     def close(self) -> None:
         self._watch(False)
@@ -269,7 +286,10 @@ class Writer(Descriptor):
             left -= rest
             self._queue.popleft()
             self._offset = 0
-        self._on_written(count)
+        told = min(count, self._owed)
+        self._owed -= told
+        if told:
+            self._on_written(told)
 
 
 def open_append(path: str | os.PathLike[str]) -> int:
@@ -293,6 +313,7 @@ def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             # Somebody made the descriptor non-blocking; wait for room as a blocking one would.
-            import select
-
-            select.select([], [fd], [])
+            # Not select(), which knows no descriptor beyond 1023.
+            room = select.poll()
+            room.register(fd, select.POLLOUT)
+            room.poll()

@@ -1,9 +1,9 @@
 """The watchdog: a small shell that ends our local children when the script is gone.
 
-A script that is killed with SIGKILL cannot clean up. The watchdog is a child in a session of its
+A script that is killed with SIGKILL cannot clean up. The watchdog is a process in a session of its
 own which blocks on a pipe that only the script holds. At its end of file it reads the table of
 running children, a file without a name that both share, and ends them: TERM, half a second, KILL.
-Keeping the table costs two small writes a process and wakes nobody.
+Keeping the table costs three small writes a process and wakes nobody.
 
 It ends what was running, with everything in the sessions of these children. What a process that
 had ended left behind on purpose is not in the table any more.
@@ -27,6 +27,10 @@ __all__ = ["Watchdog"]
 SLOT = 32
 _FREE = b" " * (SLOT - 1) + b"\n"
 
+# Started by a shell that goes at once, so that it is no child of ours: a program that waits for all
+# its children would wait for ever. The shell would give it /dev/null as stdin, hence the detour.
+START = 'exec 3<&0; /bin/sh -c "$1" execo-watchdog <&3 3<&- &'
+
 SCRIPT = r"""
 trap '' HUP INT TERM QUIT PIPE TSTP
 read -r line && exit 0            # an orderly end says so first
@@ -38,10 +42,10 @@ for word in $(cat <&3); do
         word=$(ls -l /proc/[0-9]*/fd/2 |
             sed -n "s,.* /proc/\([0-9]*\)/fd/2 -> pipe:\[$inode\]\$,\1,p") ;;
     esac
-    sessions="$sessions $word"
+    for pid in $word; do sessions="$sessions $pid"; done
 done
+[ -n "$sessions" ] || exit 0
 sessions="$sessions "
-[ "$sessions" = "  " ] && exit 0
 members() {                       # every process of these sessions, where /proc tells
     cat /proc/[0-9]*/stat |
     sed -n 's/^\([0-9]*\) (.*) [A-Za-z] [-0-9]* [-0-9]* \([0-9]*\) .*/\1 \2/p' |
@@ -50,8 +54,8 @@ members() {                       # every process of these sessions, where /proc
     done
 }
 for signal in TERM KILL; do
-    for pid in $sessions; do kill -$signal -- -$pid $pid; done
-    for pid in $(members); do kill -$signal -- $pid; done
+    for pid in $sessions; do kill -s $signal -- -$pid; done
+    for pid in $(members); do kill -s $signal $pid; done
     [ $signal = KILL ] || sleep 0.5 || sleep 1
 done
 """
@@ -75,14 +79,15 @@ class Watchdog:
         ours = theirs = -1
         try:
             theirs, ours = os.pipe()
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", SCRIPT, "execo-watchdog"],
+            starter = subprocess.Popen(
+                ["/bin/sh", "-c", START, "sh", SCRIPT],
                 stdin=theirs,
                 stdout=self._table.fd,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 start_new_session=True,
             )
+            starter.wait()
         except OSError:
             self._table.close()
             if ours >= 0:
@@ -112,16 +117,16 @@ class Watchdog:
         self._free.append(slot)
 
     def close(self) -> None:
-        """Send the watchdog away, which then ends nobody, and reap it. Blocks for a moment."""
+        """Send the watchdog away, which then ends nobody.
+
+        If a child is in the table all the same, in the middle of its start for one, the watchdog
+        is left to do its work.
+        """
         with contextlib.suppress(OSError):
-            os.write(self._line.fd, b"bye\n")
+            if not os.pread(self._table.fd, os.fstat(self._table.fd).st_size, 0).strip():
+                os.write(self._line.fd, b"bye\n")
         self._line.close()
         self._table.close()
-        try:
-            self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def _note(self, slot: int, word: bytes) -> None:
         if self._table.open:

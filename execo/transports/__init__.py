@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
+from execo._core.locks import fork_gate
 from execo._core.runtime import Runtime
 
 from .base import Transport
@@ -41,7 +42,9 @@ def get(runtime: Runtime, name: str) -> Transport:
                     known = ", ".join(sorted(_factories))
                     raise ValueError(f"no transport named {name!r}; there are: {known}")
                 module, _, attribute = _factories[name].partition(":")
-                transport = getattr(importlib.import_module(module), attribute)(runtime)
+                with fork_gate:
+                    factory = getattr(importlib.import_module(module), attribute)
+                transport = factory(runtime)
                 runtime.transports[name] = transport
                 runtime.at_exit.append(transport.close)
     return cast(Transport, transport)

@@ -36,10 +36,8 @@ __all__ = [
     "not_supported",
 ]
 
-ENDING_SIGNALS = frozenset(
-    {signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
-)
-"""Signals that are meant to end a process. Others (USR1, STOP, CONT, ...) talk to it."""
+ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT})
+"""Signals that are meant to end a process. Others (HUP, USR1, STOP, CONT, ...) talk to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +116,17 @@ class Channel(Protocol):
     def write(self, data: bytes) -> None: ...
     def close_stdin(self) -> None: ...
 
-    def send_signal(self, number: int) -> None:
-        """Signal what runs. Nothing happens before on_start and after on_exit."""
+    def send_signal(self, number: int) -> bool:
+        """Signal what runs, until forget() also what an exited command left running. Nothing
+        happens before on_start. False if the command itself is known to have exited."""
 
     def pause(self) -> None:
         """Deliver no data until resume(): the command is held up, nothing is lost."""
 
     def resume(self) -> None: ...
+
+    def forget(self) -> None:
+        """The sink has ended: what the command left behind is left alone, its output dropped."""
 
     def abort(self) -> None:
         """Give up: on_error follows if it has not started; what has started is killed hard."""

@@ -1,0 +1,278 @@
+"""What the contract test of the transports stands on: a recording sink, and the transports.
+
+A transport joins with a :class:`Provider` at the end of ``PROVIDERS``. What it cannot do it names
+in ``lacks``, and the tests which need that are not run on it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from execo._core import child
+from execo._core.loop import Loop
+from execo._core.runtime import get_runtime
+from execo.errors import ProcessError
+from execo.testing import Event, FakeTransport, Script
+from execo.transports import local
+from execo.transports.base import Channel, Exec, Transport
+from execo.transports.local import LocalTransport
+
+TIMEOUT = 30.0
+"""Seconds after which a test gives up: a hang, not a speed."""
+
+# -- a sink that writes down what it is told ----------------------------------------------------
+
+
+class Recorder:
+    """A sink. ``calls`` holds the names of its calls in order; the bytes are apart."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.calls: list[str] = []
+        self.data = {1: bytearray(), 2: bytearray()}
+        self.eofs: dict[int, OSError | None] = {}
+        self.status: int | None = None
+        self.error: ProcessError | None = None
+        self.written = 0
+        self.write_errors: list[OSError] = []
+        self.strangers: list[str] = []
+        """Calls from a thread that is not the I/O thread."""
+        self.opened_in: int | None = None
+        self.channel: Channel | None = None
+        self.react: Callable[[str], object] = lambda call: None
+        self._loop = loop
+        self._changed = threading.Condition()
+
+    def on_open(self, channel: Channel) -> None:
+        self.opened_in = threading.get_ident()
+        self.channel = channel
+        self.calls.append("open")
+
+    def on_start(self) -> None:
+        self._note("start")
+
+    def on_data(self, stream: int, data: bytes) -> None:
+        assert data
+        self.data[stream] += data
+        self._note(f"data {stream}")
+
+    def on_eof(self, stream: int, error: OSError | None) -> None:
+        self.eofs[stream] = error
+        self._note(f"eof {stream}")
+
+    def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        self.status, self.error = status, error
+        self._note("exit")
+
+    def on_error(self, error: ProcessError) -> None:
+        self.error = error
+        self._note("error")
+
+    def on_written(self, count: int) -> None:
+        assert count > 0
+        self.written += count
+        self._note("written")
+
+    def on_write_error(self, error: OSError) -> None:
+        self.write_errors.append(error)
+        self._note("write error")
+
+    def _note(self, call: str) -> None:
+        if not self._loop.in_thread():
+            self.strangers.append(call)
+        with self._changed:
+            self.calls.append(call)
+            self._changed.notify_all()
+        self.react(call)
+
+    # -- for the tests
+
+    @property
+    def out(self) -> bytes:
+        return bytes(self.data[1])
+
+    @property
+    def err(self) -> bytes:
+        return bytes(self.data[2])
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
+
+    @property
+    def over(self) -> bool:
+        """Nothing more can come."""
+        return self.is_lost or ("exit" in self.calls and {1, 2} <= set(self.eofs))
+
+    @property
+    def is_lost(self) -> bool:
+        return "error" in self.calls
+
+    def wait(self, condition: Callable[[Recorder], object]) -> Recorder:
+        with self._changed:
+            met = self._changed.wait_for(lambda: condition(self), TIMEOUT)
+        assert met, f"waited in vain; so far: {self!r}"
+        return self
+
+    def wait_over(self) -> Recorder:
+        return self.wait(lambda sink: sink.over)
+
+    def check(self) -> None:
+        """What holds of every run, whatever it was."""
+        calls = self.calls
+        assert self.strangers == []
+        assert calls[0] == "open"
+        for once in ("open", "start", "exit", "eof 1", "eof 2", "error"):
+            assert calls.count(once) <= 1, self
+        if "start" in calls:
+            assert calls[1] == "start", self
+        else:
+            assert calls in (["open"], ["open", "error"]), self
+        if "error" in calls:
+            assert "exit" not in calls, self
+            assert set(calls[calls.index("error") + 1 :]) <= {"write error"}, self
+        for stream in ("1", "2"):
+            if f"eof {stream}" in calls:
+                assert f"data {stream}" not in calls[calls.index(f"eof {stream}") :], self
+        if "exit" in calls:
+            assert "written" not in calls[calls.index("exit") :], self
+
+    def __repr__(self) -> str:
+        sizes = {stream: len(data) for stream, data in self.data.items()}
+        return f"<calls {self.calls}, bytes {sizes}, status {self.status}, error {self.error!r}>"
+
+
+# -- the transports -----------------------------------------------------------------------------
+
+EVERYTHING = frozenset(
+    {
+        "cwd",  # runs in a folder of this machine
+        "env",
+        "files",  # commands see the files of this machine
+        "group",  # signals reach all that a command has started
+        "instant",  # a command runs, and has its pid, when open_all() returns
+        "pid",  # its pid is one of this machine
+        "popen",  # what it is run with is a Popen, which others may wait for
+        "pty",
+        "signals",  # a death by signal is told from an exit code
+        "slots",  # can be made to run one command at a time
+        "forward",  # carries TCP connections
+        "spawn errors",  # a command that does not exist is an error, not an exit code
+    }
+)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A transport under this contract.
+
+    :param make: a new transport, which the test closes
+    :param make_narrow: one that runs one command at a time
+    :param lacks: what it cannot do, of EVERYTHING
+    """
+
+    name: str
+    make: Callable[[pytest.MonkeyPatch], Transport]
+    make_narrow: Callable[[pytest.MonkeyPatch], Transport]
+    lacks: frozenset[str] = frozenset()
+
+
+def make_local(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return LocalTransport(get_runtime())
+
+
+def make_local_narrow(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    monkeypatch.setattr(local, "raise_descriptor_limit", lambda: 0)
+    monkeypatch.setattr(local, "_room", lambda limit: local.DESCRIPTORS if limit else 0)
+    return LocalTransport(get_runtime())
+
+
+def without_pidfd(
+    make: Callable[[pytest.MonkeyPatch], Transport],
+) -> Callable[[pytest.MonkeyPatch], Transport]:
+    def made(monkeypatch: pytest.MonkeyPatch) -> Transport:
+        monkeypatch.setattr(child, "USE_PIDFD", False)
+        return make(monkeypatch)
+
+    return made
+
+
+def make_fake(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return FakeTransport(get_runtime(), scripts=SCRIPTS)
+
+
+def make_fake_narrow(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return FakeTransport(get_runtime(), scripts=SCRIPTS, slots=1)
+
+
+PROVIDERS = [
+    Provider("local", make_local, make_local_narrow, frozenset({"forward"})),
+    Provider(
+        "local without pidfd",
+        without_pidfd(make_local),
+        without_pidfd(make_local_narrow),
+        frozenset({"forward"}),
+    ),
+    Provider(
+        "fake",
+        make_fake,
+        make_fake_narrow,
+        lacks=frozenset("cwd env files forward group pid popen pty".split()),
+    ),
+]
+
+# What the fake does where the others run these commands.
+SCRIPTS: dict[str, Script] = {}
+
+
+def command(text: str, *events: Event, signals: Mapping[int, int | None] | None = None) -> str:
+    """``text``, with its script for the fake."""
+    SCRIPTS[text] = Script(*events, signals=signals)
+    return text
+
+
+def over(*needed: str) -> pytest.MarkDecorator:
+    """Run the test over all transports that can do what is ``needed``."""
+    assert set(needed) <= EVERYTHING
+    able = [provider for provider in PROVIDERS if not provider.lacks & set(needed)]
+    return pytest.mark.parametrize("provider", able, ids=lambda provider: provider.name)
+
+
+# -- a place to run commands ---------------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """A transport, and what to do with it from a test's thread."""
+
+    transport: Transport
+    loop: Loop
+    sinks: list[Recorder] = field(default_factory=list)
+
+    def open(self, request: Exec | str, **options: Any) -> Recorder:
+        return self.open_all(request if isinstance(request, Exec) else Exec(request, **options))[0]
+
+    def open_all(self, *requests: Exec) -> list[Recorder]:
+        sinks = [Recorder(self.loop) for _ in requests]
+        self.sinks += sinks
+        channels = self.transport.open_all(list(zip(requests, sinks, strict=True)))
+        assert [sink.channel for sink in sinks] == channels
+        assert {sink.opened_in for sink in sinks} <= {threading.get_ident()}
+        return sinks
+
+    def run(self, request: Exec | str, **options: Any) -> Recorder:
+        return self.open(request, **options).wait_over()
+
+    def do(self, sink: Recorder, method: str, *args: Any) -> None:
+        """Call a method of a channel where its methods belong."""
+        self.loop.run_sync(getattr(sink.channel, method), *args)
+
+    def end(self, sink: Recorder) -> None:
+        """End a ``cat``."""
+        self.do(sink, "close_stdin")
+        sink.wait_over()
