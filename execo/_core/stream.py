@@ -21,15 +21,16 @@ __all__ = ["Descriptor", "Reader", "Writer", "open_append", "write_all"]
 CHUNK = 64 * 1024
 """Bytes of one read: the size of a pipe that nobody has grown."""
 
-GROWN = 256 * 1024
-"""Size that the pipe of a busy process is given. Measured on 1 GB: 0.25 s instead of 0.55."""
+GROWN = 1024 * 1024
+"""Size that the pipe of a busy process is given. Measured on 1 GB, against 64 KiB: 0.50 s instead
+of 0.67; 100 processes with 10 MB each: 0.70 s instead of 1.0."""
 
-GROW_AFTER = 4
+GROW_AFTER = 2
 """Full reads in a row that make a process a busy one."""
 
-GROWN_AT_MOST = 64
-"""Pipes that are grown at a time. Unprivileged users share 64 MiB of pipe buffers; once these are
-used up, the kernel gives all new pipes of that user a tenth of the usual size."""
+GROWN_AT_MOST = 32
+"""Pipes that are grown at a time: half of the 64 MiB that an unprivileged user has for pipes. Once
+these are used up, the kernel gives all new pipes of that user a tenth of the usual size."""
 
 BATCH = 64 * 1024
 """Bytes that one write gathers, so that a million short lines are not a million system calls."""
