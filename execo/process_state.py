@@ -335,7 +335,7 @@ class ProcessState:
         """A text of what it is, what happened and what it has printed, shortened to
         ``configuration["compact_output_threshold"]`` characters a stream; safe for a terminal."""
         lines = [str(self)]
-        if self.message:
+        if self.message not in lines[0]:
             lines.append(self.message)
         for label, text in (("stdout", self.stdout), ("stderr", self.stderr)):
             if text:

@@ -294,7 +294,9 @@ def test_commands_start_with_the_usual_signals(tmp_path: Path) -> None:
 signal.signal(signal.SIGUSR1, lambda *args: None)
 text = Process("cat /proc/self/status").run(10).stdout
 status = dict(line.split(":\\t") for line in text.splitlines())
-print({int(status[mask], 16) for mask in ("SigBlk", "SigIgn", "SigCgt")})
+# Without 32 and 33, which belong to the C library and may come from what started the tests.
+masks = [int(status[mask], 16) for mask in ("SigBlk", "SigIgn", "SigCgt")]
+print({mask & ~(3 << 31) for mask in masks})
 """
     assert run(tmp_path, source) == ("{0}\n", "")
 

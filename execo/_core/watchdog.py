@@ -29,7 +29,8 @@ _FREE = b" " * (SLOT - 1) + b"\n"
 
 # Started by a shell that goes at once, so that it is no child of ours: a program that waits for all
 # its children would wait for ever. The shell would give it /dev/null as stdin, hence the detour.
-START = 'exec 3<&0; /bin/sh -c "$1" execo-watchdog <&3 3<&- &'
+# The script comes in the environment, so that a list of processes shows a line of it and not all.
+START = """exec 3<&0; /bin/sh -c 'eval "$EXECO_SCRIPT"' execo-watchdog <&3 3<&- &"""
 
 SCRIPT = r"""
 trap '' HUP INT TERM QUIT PIPE TSTP
@@ -80,11 +81,13 @@ class Watchdog:
         try:
             theirs, ours = os.pipe()
             starter = subprocess.Popen(
-                ["/bin/sh", "-c", START, "sh", SCRIPT],
+                ["/bin/sh", "-c", START],
                 stdin=theirs,
                 stdout=self._table.fd,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                # The words of ls(1), which the script reads, must not be somebody's language.
+                env={**os.environ, "LC_ALL": "C", "EXECO_SCRIPT": SCRIPT},
                 start_new_session=True,
             )
             starter.wait()
