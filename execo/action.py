@@ -8,25 +8,22 @@ other, also after one that failed.
 from __future__ import annotations
 
 import signal
-import time
-from collections import Counter, deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
 
 from ._core.latch import Latch
-from ._core.pool import Strand, current_strand
+from ._core.pool import current_strand
 from ._core.pool import wait as wait_for
 from ._core.runtime import Runtime, get_runtime
 from .config import configuration
 from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason
+from .execution import Execution
 from .host import Host
-from .log import logger
-from .process import ProcessBase, checked_signal, force_after, start_all, wait_released
+from .process import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
 from .time_utils import Duration, get_seconds
-from .transports.base import ENDING_SIGNALS
 
 __all__ = [
     "Action",
@@ -286,153 +283,6 @@ class Action(AbstractContextManager["Action"]):
         if root._execution is None or root._execution.end_latch.fired:
             return True
         return root._execution.admit_failure(reason)
-
-
-class Execution:
-    """One run of an action: what is left to start, to end, to be released.
-
-    The methods and all state belong to the I/O thread, save ``begin`` (the caller's thread) and
-    ``_start`` (the caller's thread or the spawner).
-    """
-
-    def __init__(self, action: Action, runtime: Runtime) -> None:
-        self.action = action
-        self.runtime = runtime
-        self.requested = True
-        self.end_latch = Latch()
-        self.release_latch = Latch()
-        self.start_date: float | None = None
-        self.end_date: float | None = None
-        self._children = list(action._children())
-        self._unwatched = Counter(map(id, self._children))  # one may be there twice
-        self._waiting: deque[ProcessBase | Action] = deque()
-        self._to_end = len(self._children)
-        self._to_release = len(self._children) + 1  # one more for the action's own handlers
-        # Read in the user's thread: what was set to nonsense is an error of start().
-        self._fanout = len(self._children) if action.fanout is None else int(action.fanout)
-        self._killed: tuple[int, float | None] | None = None
-        self._failures: Counter[Reason] = Counter()
-        self._strand: Strand | None = None
-
-    def begin(self) -> None:
-        """Start as many children as may run at a time."""
-        self.start_date = time.time()
-        fanout = self._fanout
-        self._waiting.extend(self._children[fanout:])
-        self._call_handlers("start")
-        if self._children:
-            self._start(self._children[:fanout])
-        else:
-            self.runtime.loop.call_soon(self._end)
-
-    def kill(self, number: int, after: float | None) -> None:
-        """Signal the children that run; give up those that wait, if it is meant to end them."""
-        if self.end_latch.fired:
-            return
-        if number in ENDING_SIGNALS:
-            self._killed = (number, after)
-            waiting, self._waiting = self._waiting, deque()
-            for child in waiting:
-                self._watch(child)
-        for child in self._children:
-            child._kill_on_loop(number, after)
-
-    def cancel(self) -> None:
-        """Give up before the start, with all children."""
-        self.requested = False
-        self._started(self._children)
-        if not self._children:
-            self._end()
-
-    def admit_failure(self, reason: Reason) -> bool:
-        """Count a failure; False when enough were logged one by one."""
-        self._failures[reason] += 1
-        return self._failures.total() <= int(configuration["max_failure_logs"])
-
-    def _start(self, children: list[ProcessBase | Action]) -> None:
-        try:
-            if self._killed is None:
-                _start_children(children)
-        finally:
-            # What has not begun, for whatever reason, is given up there: the action still ends.
-            self.runtime.loop.call_soon(self._started, children)
-
-    def _started(self, children: list[ProcessBase | Action]) -> None:
-        for child in children:
-            if self._killed is not None and _latches(child) is not None:
-                child._kill_on_loop(*self._killed)
-            self._watch(child)
-
-    def _watch(self, child: ProcessBase | Action) -> None:
-        """Hear of its end; one that was not started is given up."""
-        if not self._unwatched[id(child)]:
-            return
-        self._unwatched[id(child)] -= 1
-        child._cancel(self.runtime)
-        latches = _latches(child)
-        assert latches is not None
-        call_soon = self.runtime.loop.call_soon
-        latches[0].add(self._child_ended)
-        latches[1].add(lambda: call_soon(self._released_one))
-
-    def _child_ended(self) -> None:
-        self._to_end -= 1
-        if self._waiting:
-            self.runtime.workers.submit(self._start, [self._waiting.popleft()])
-        elif self._to_end == 0:
-            self._end()
-
-    def _end(self) -> None:
-        self.end_date = time.time()
-        self.end_latch.fire()
-        self._summarise()
-        self._call_handlers("end")
-        if self._strand is not None:
-            self._strand.submit(self.runtime.loop.call_soon, self._released_one)
-        else:
-            self.runtime.loop.call_soon(self._released_one)
-
-    def _released_one(self) -> None:
-        self._to_release -= 1
-        if self._to_release == 0:
-            self.release_latch.fire()
-
-    def _call_handlers(self, name: str) -> None:
-        if self.action.lifecycle_handlers and self.requested:
-            self._on_strand(call_handlers, self.action, name)
-
-    def _on_strand(self, function: Any, *args: Any) -> None:
-        if self._strand is None:
-            self._strand = Strand(self.runtime.pool, lambda: repr(self.action))
-        self._strand.submit(function, *args)
-
-    def _summarise(self) -> None:
-        shown = int(configuration["max_failure_logs"])
-        if self._failures.total() > shown:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in self._failures.most_common())
-            self._on_strand(
-                logger.warning,
-                "%d of %d processes of %r failed: %s; only the first %d were logged one by one",
-                self._failures.total(),
-                len(self.action.processes),
-                self.action,
-                reasons,
-                shown,
-            )
-
-
-def _latches(child: ProcessBase | Action) -> tuple[Latch, Latch] | None:
-    one = child._execution if isinstance(child, Action) else child._run
-    return None if one is None else (one.end_latch, one.release_latch)
-
-
-def _start_children(children: Sequence[ProcessBase | Action]) -> None:
-    processes = [child for child in children if isinstance(child, ProcessBase)]
-    if processes:
-        start_all(processes)
-    for child in children:
-        if isinstance(child, Action):
-            child.start()
 
 
 class _ActionGroup(Action):

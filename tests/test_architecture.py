@@ -30,7 +30,7 @@ SEAM = CORE | rooms("transports.base")
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed lifecycle")
 PROCESS = RUN | rooms("process_state process transports")
-ACTION = RUN | rooms("process_state process action")
+ACTION = RUN | rooms("process_state process execution action")
 REMOTE = ACTION | rooms("remote transfer")
 SCHEDULERS = REMOTE | rooms("schedulers.*")
 PUBLIC = (
@@ -56,7 +56,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.base":       CORE,
     "transports":            SEAM,  # the registry: it knows the others by name alone
     "transports.spawn_errors": GROUND,
-    "transports.local":      SEAM | rooms("transports.spawn_errors"),
+    "transports.local_channel": SEAM | rooms("transports.spawn_errors"),
+    "transports.local":      SEAM | rooms("transports.local_channel"),
     "transports.fake":       SEAM,
     "transports.sshconfig":  SEAM,
     "transports.pool":       SEAM | rooms("transports.sshconfig"),
@@ -71,6 +72,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "lifecycle":             RUN,
     "process_state":         RUN,
     "process":               PROCESS,
+    "execution":             ACTION,
     "action":                ACTION,
     "remote":                ACTION,
     "transfer":              ACTION,
@@ -94,6 +96,8 @@ MAY_NAME: dict[str, Collection[str]] = {
     "delivery": rooms("process action"),
     "expect": rooms("process"),
     "process": rooms("action"),
+    "execution": rooms("action"),
+    "transports.local_channel": rooms("transports.local"),
 }
 
 # Who may import what is not ours. In parentheses: inside a function, when it is first needed.
