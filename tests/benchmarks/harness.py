@@ -107,6 +107,11 @@ def main(figures: Callable[[Bench], None], *, rounds: int) -> None:
     parser = argparse.ArgumentParser(description=figures.__doc__)
     parser.add_argument("--rounds", type=int, default=rounds, help="(default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--only-show",
+        action="store_true",
+        help="exit with 0 also if a figure is missed: for short rounds, and busy machines",
+    )
     parser.add_argument("--body", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.body:
@@ -118,7 +123,7 @@ def main(figures: Callable[[Bench], None], *, rounds: int) -> None:
     print(ROW.format("figure", "ours", "beside", "ratio", "wanted", ""), flush=True)
     bench = Bench(options.rounds, options.scale)
     figures(bench)
-    sys.exit(1 if bench.missed else 0)
+    sys.exit(1 if bench.missed and not options.only_show else 0)
 
 
 def run_body(name: str, scale: float) -> Numbers:
