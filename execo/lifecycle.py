@@ -82,7 +82,8 @@ class Run(Outcome):
 
     def on_start(self) -> None:
         channel = self.channel
-        assert channel is not None
+        if channel is None:
+            return  # a transport that has failed goes on all the same: it was told to abort
         self.state = State.RUNNING
         self.pid, self.start_date = channel.pid, channel.start_date
         self.waited = channel.waited > LONG_WAIT
@@ -285,6 +286,8 @@ class Run(Outcome):
         self.end_date = time.time()
         self.state = State.ENDED
         if self.channel is not None:
+            if not started:
+                self.channel.abort()
             self.channel.forget()
             self.channel = None
         if self._feed is not None:

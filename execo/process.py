@@ -414,7 +414,7 @@ def start_all(processes: Sequence[ProcessBase]) -> None:
             transports.get(runtime, name).open_all(requests)
         except Exception as exc:  # noqa: BLE001 - a transport of the user's, for one
             for _, sink in requests:
-                if isinstance(sink, Run) and sink.channel is None:
+                if isinstance(sink, Run) and not (sink.channel and sink.channel.start_date):
                     _fail(sink, exc)
     for run in runs:
         if run.channel is None or run.channel.failed:

@@ -80,13 +80,15 @@ class LocalChannel:
                     before=self._claim_slot,
                 )
                 self._take_over(child)
-        except Exception as exc:  # noqa: BLE001 - told to the sink
+        except BaseException as exc:
             self._undo()
             no_room = isinstance(exc, OSError) and exc.errno in NO_ROOM
             if no_room and self._transport.postpone(self):
                 return
             self.refuse(spawn_error(exc, argv, request.cwd))
             self._loop.call_soon(partial(self._transport.settle, self, runs=False))
+            if not isinstance(exc, Exception):
+                raise  # the second Ctrl-C, see deferring_interrupts()
             return
         self._loop.call_soon(self._begin)
 
