@@ -83,7 +83,11 @@ class Runtime:
             # Still at work for a call whose wait was interrupted: the next one shall not wait.
             if starter is not None:
                 starter.end()
-            starter = self._starter = Starter()
+            try:
+                starter = self._starter = Starter()
+            except RuntimeError:  # no thread can be started: out of memory, or the interpreter ends
+                function(*args)
+                return
         starter.run(function, *args)
 
     def stop(self) -> None:
@@ -98,6 +102,7 @@ class Runtime:
         self.stopped = True
 
 
+_TOO_LATE = "the interpreter is exiting: no process can be started"
 _lock = new_lock()
 _current: Runtime | None = None
 _left_behind: list[Runtime] = []
@@ -121,14 +126,20 @@ def _start(switch_interval: float | None) -> Runtime:
     with fork_gate, _lock:
         if _current is None:
             if _exiting:
-                raise RuntimeError("the interpreter is exiting: no process can be started")
+                raise RuntimeError(_TOO_LATE)
             if not _hooked:
                 _hooked = True
                 os.register_at_fork(after_in_child=_after_fork)
                 atexit.register(_at_exit)
             if switch_interval is not None:
                 sys.setswitchinterval(switch_interval)
-            _current = Runtime()
+            try:
+                _current = Runtime()
+            except RuntimeError as exc:
+                # Python 3.12 and later start no thread any more when they say so.
+                if "shutdown" in str(exc):
+                    raise RuntimeError(_TOO_LATE) from exc
+                raise
         return _current
 
 
