@@ -45,6 +45,9 @@ def _explain_system(exc: OSError, name: str, place: str) -> str:
             return "no such file"
         case errno.EACCES if os.path.isdir(place):
             return "it is a folder"
+        case errno.EACCES if "/" not in name:
+            # A folder of PATH that may not be searched gives the same for what is not there.
+            return "not found in PATH, or not executable (permission denied); give its full path"
         case errno.EACCES:
             return "permission denied; is it executable (chmod +x)?"
         case errno.ENOEXEC:
