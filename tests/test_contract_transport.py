@@ -233,11 +233,17 @@ def test_a_kind_of_request_that_it_lacks_is_refused(place: Place, provider: Prov
 @over("popen")
 def test_an_exit_status_that_others_have_taken_is_told_as_lost(place: Place) -> None:
     sink = place.open("read x; exit 3")
-    pid = sink.channel.pid if sink.channel is not None else None
-    assert pid is not None
-    place.do(sink, "write", b"\n")
-    # On the I/O thread, which therefore cannot come first.
-    place.loop.run_sync(os.waitpid, pid, 0)
+    channel = sink.channel
+    assert channel is not None
+    assert channel.pid is not None
+    pid = channel.pid
+
+    def end_and_take() -> None:
+        channel.write(b"\n")
+        os.waitpid(pid, 0)
+
+    # In one call on the I/O thread, which therefore cannot come first.
+    place.loop.run_sync(end_and_take)
     sink.wait_over()
     assert sink.status is None
     assert isinstance(sink.error, SpawnError)
