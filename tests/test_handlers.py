@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from execo import STDERR, STDOUT, Process, configuration
+import execo.process
+from execo import STDERR, STDOUT, Local, Process, configuration
 from execo.process import ProcessLifecycleHandler, ProcessOutputHandler
 
 
@@ -714,3 +715,26 @@ def test_many_processes_with_handlers_all_have_their_end() -> None:
         p.wait(60)
     assert set(ended) == set(processes)
     assert len(ended) == 60
+
+
+@pytest.mark.parametrize("of", ["a process", "an action"])
+def test_a_handler_that_holds_up_a_wait_is_named_once(
+    of: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(ProcessLifecycleHandler):
+        def end(self, process: Any) -> None:
+            go_on.wait(20)
+
+    go_on = threading.Event()
+    monkeypatch.setattr(execo.process, "SLOW_HANDLER", 0.2)
+    action = Local("true", {"lifecycle_handlers": [Slow()]})
+    waited_for = action.start() if of == "an action" else action.process.start()
+    waited_for.wait(0.05)
+    assert caplog.records == []
+    waited_for.wait(0.5)
+    (record,) = caplog.records
+    go_on.set()
+    waited_for.wait()
+    assert "Slow object" in record.getMessage()
+    assert "true" in record.getMessage()
+    assert "holds up wait()" in record.getMessage()
