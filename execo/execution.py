@@ -27,7 +27,7 @@ class Execution:
     """One run of an action: what is left to start, to end, to be released.
 
     The methods and all state belong to the I/O thread, save ``begin`` (the caller's thread) and
-    ``_start`` (the caller's thread or the spawner).
+    ``_start`` (the caller's thread or a worker).
     """
 
     def __init__(self, action: Action, runtime: Runtime) -> None:
@@ -45,6 +45,7 @@ class Execution:
         self._to_release = len(self._children) + 1  # one more for the action's own handlers
         # Read in the user's thread: what was set to nonsense is an error of start().
         self._fanout = len(self._children) if action.fanout is None else int(action.fanout)
+        self._most_logs = int(configuration["max_failure_logs"])
         self._killed: tuple[int, float | None] | None = None
         self._failures: Counter[Reason] = Counter()
         self._strand: Strand | None = None
@@ -52,11 +53,10 @@ class Execution:
     def begin(self) -> None:
         """Start as many children as may run at a time."""
         self.start_date = time.time()
-        fanout = self._fanout
-        self._waiting.extend(self._children[fanout:])
+        self._waiting.extend(self._children[self._fanout :])
         self._call_handlers("start")
         if self._children:
-            self._start(self._children[:fanout])
+            self._start(self._children[: self._fanout])
         else:
             self.runtime.loop.call_soon(self._end)
 
@@ -82,7 +82,7 @@ class Execution:
     def admit_failure(self, reason: Reason) -> bool:
         """Count a failure; False when enough were logged one by one."""
         self._failures[reason] += 1
-        return self._failures.total() <= int(configuration["max_failure_logs"])
+        return self._failures.total() <= self._most_logs
 
     def _start(self, children: list[ProcessBase | Action]) -> None:
         try:
@@ -120,7 +120,8 @@ class Execution:
     def _end(self) -> None:
         self.end_date = time.time()
         self.end_latch.fire()
-        self._summarise()
+        if self._failures.total() > self._most_logs:
+            self._on_strand(self._log_summary)
         self._call_handlers("end")
         if self._strand is not None:
             self._strand.submit(self.runtime.loop.call_soon, self._released_one)
@@ -141,19 +142,16 @@ class Execution:
             self._strand = Strand(self.runtime.pool, lambda: repr(self.action))
         self._strand.submit(function, *args)
 
-    def _summarise(self) -> None:
-        shown = int(configuration["max_failure_logs"])
-        if self._failures.total() > shown:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in self._failures.most_common())
-            self._on_strand(
-                logger.warning,
-                "%d of %d processes of %r failed: %s; only the first %d were logged one by one",
-                self._failures.total(),
-                len(self.action.processes),
-                self.action,
-                reasons,
-                shown,
-            )
+    def _log_summary(self) -> None:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self._failures.most_common())
+        logger.warning(
+            "%d of %d processes of %r failed: %s; only the first %d were logged one by one",
+            self._failures.total(),
+            len(self.action.processes),
+            self.action,
+            reasons,
+            self._most_logs,
+        )
 
 
 def _latches(child: ProcessBase | Action) -> tuple[Latch, Latch] | None:

@@ -183,8 +183,10 @@ class Run(Outcome):
         """Where nobody would ever see its end, end it now: in a forked child, and at the end of
         the interpreter. In the user's thread; the I/O thread is not there."""
         if self.runtime.gone and not self.ended:
-            where = "the parent of this forked process" if self.runtime.foreign else "the past"
-            self.error = SpawnError(f"it belongs to {where}: its end cannot be seen here")
+            why = "the interpreter is exiting"
+            if self.runtime.foreign:
+                why = "it belongs to the parent of this forked process"
+            self.error = SpawnError(f"{why}: its end cannot be seen here")
             self.state = State.ENDED
             self.channel = None
             self.end_latch.fired = self.release_latch.fired = True

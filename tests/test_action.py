@@ -1153,3 +1153,24 @@ def test_1000_processes_with_a_soft_limit_of_256_descriptors(tmp_path: Path) -> 
     result = run_script(tmp_path, FEW_DESCRIPTORS, "soft")
     assert result.stdout == "True True {''}\n{'256\\n'} False\n", result
     assert result.stderr == ""
+
+
+def test_a_wrong_number_of_failure_logs_is_an_error_of_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(configuration, "max_failure_logs", "nonsense")
+    action = ParallelActions([Local("false"), Local("false")])
+    with pytest.raises(ValueError, match="nonsense"):
+        action.start()
+    assert not action.started
+    monkeypatch.undo()
+    assert action.run(LONG).ended
+
+
+def test_a_number_of_failure_logs_that_is_set_while_it_runs_is_for_the_next_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    action = ParallelActions([shell("sleep 0.2; exit 1") for _ in range(3)]).start()
+    monkeypatch.setitem(configuration, "max_failure_logs", "nonsense")
+    assert action.wait(LONG).ended
+    assert len(caplog.records) == 3

@@ -62,6 +62,7 @@ class Child:
         self.stderr = stderr
         self.start_date = time.time()
         self.reaped = False
+        self.taken = False  # another part of the program has reaped it
         self._pidfd: Descriptor | None = None
         owned.add(self)
         if USE_PIDFD:
@@ -135,7 +136,8 @@ class Child:
             flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
             alive = os.waitid(os.P_PID, self.pid, flags) is None
         except ChildProcessError:
-            # Reaped by another part of the program: its number may be somebody else's by now.
+            # Its number may be somebody else's by now.
+            self.taken = True
             return False
         if group:
             # The group is gone if its leader moved to another one and nobody else was in it.

@@ -169,7 +169,8 @@ class LocalChannel:
 
     def send_signal(self, number: int) -> bool:
         # A zombie still holds its number and its group: what it left there can be signalled.
-        if not self._begun or self._child is None:
+        # Once it is reaped, its number may be somebody else's.
+        if not self._begun or self._child is None or self._child.reaped:
             return False
         group = self.request.group
         alive = True
@@ -187,7 +188,7 @@ class LocalChannel:
                 self.pid,
                 exc.strerror,
             )
-        if group and number in ENDING_SIGNALS:
+        if group and number in ENDING_SIGNALS and not self._child.taken:
             self.ending = self.ending or number != signal.SIGINT
             self._transport.sessions.signal_strays(self._child.pid, number)
             self._settle()
