@@ -16,8 +16,6 @@ from harness import Bench, Numbers, body, main, touch_memory
 SIZE = 1_000_000_000
 MANY = 100
 BLOCK = 64 * 1024
-NOISE = 1.1
-"""What "no slower" may measure on a machine that does other things, too."""
 
 
 def producer(size: float) -> list[str]:
@@ -153,7 +151,7 @@ def figures(bench: Bench) -> None:
             "s/GB",
         )
     crowded = f"{MANY} times {gigabyte * 1000 / MANY:g} MB at once,"
-    bench.at_most(f"{crowded} total / one process", crowd["total"], whole["total"], NOISE)
+    bench.at_most(f"{crowded} total / one process", crowd["total"], whole["total"], 1.0)
     bench.show(f"{crowded} wait() / one process", crowd["wait"], whole["wait"])
     bench.show(f"{crowded} wait() / bare Popen and selectors", crowd["wait"], floor["seconds"])
 
