@@ -27,8 +27,9 @@ from .process import (
     Process,
     ProcessLifecycleHandler,
     ProcessOutputHandler,
+    SshProcess,
 )
-from .remote import Local
+from .remote import Local, Remote
 from .report import Report
 from .substitutions import raw, remote_substitute
 from .time_utils import (
@@ -41,6 +42,7 @@ from .time_utils import (
     get_unixts,
     sleep,
 )
+from .transfer import Get, Put
 
 __version__ = "3.0.0a1"
 
@@ -51,6 +53,7 @@ __all__ = [
     "ActionLifecycleHandler",
     "ActionsFailed",
     "ExecoError",
+    "Get",
     "Host",
     "Local",
     "ParallelActions",
@@ -58,9 +61,12 @@ __all__ = [
     "ProcessLifecycleHandler",
     "ProcessOutputHandler",
     "ProcessesFailed",
+    "Put",
     "Reason",
+    "Remote",
     "Report",
     "SequentialActions",
+    "SshProcess",
     "SubstitutionError",
     "Timer",
     "__version__",

@@ -21,7 +21,7 @@ from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason
 from .execution import Execution
 from .host import Host
-from .process import ProcessBase, checked_signal, force_after, wait_released
+from .process_base import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
 from .time_utils import Duration, get_seconds
 

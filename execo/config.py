@@ -184,8 +184,14 @@ default_connection_params: dict[str, Any] = {
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse
     # unknown ones too). None: as ~/.ssh/config says explicitly, or else "off". Default: None.
     "host_key_policy": None,
-    # Seconds to wait for a host to answer. None: the system's own limit. Default: 20.
+    # Seconds that a host may take at each step of a connection: to answer, to agree on keys, to
+    # let us in. None: the system's own limit. Default: 20.
     "connect_timeout": 20,
+    # Whether a small shell is kept on each host, beside the commands: it signals all that they
+    # have started, and ends them if this script is killed. Where it is False (switches and other
+    # hosts without a shell, forced commands), kill() reaches the command alone, if the host
+    # allows it. Default: True.
+    "guard": True,
     # Seconds to wait for a port forwarding to listen. None: for ever. Default: 25.
     "forwarding_timeout": 25,
     # Whether remote commands get a pseudo terminal. Default: False.
@@ -326,6 +332,7 @@ _CONNECTION_RULES: dict[str, _Rule] = {
         "'off', 'accept-new', 'strict', or None",
     ),
     "connect_timeout": _or_none(_SECONDS),
+    "guard": _BOOL,
     "forwarding_timeout": _or_none(_SECONDS),
     "pty": _BOOL,
     "host_rewrite_func": _or_none((callable, "a function from address to address")),

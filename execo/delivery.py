@@ -19,7 +19,7 @@ from .output import new_decoder
 
 if TYPE_CHECKING:
     from .action import Action
-    from .process import ProcessBase
+    from .process_base import ProcessBase
     from .transports.base import Channel
 
 __all__ = ["Delivery", "call_handlers"]

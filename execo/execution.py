@@ -14,7 +14,7 @@ from .config import configuration
 from .delivery import call_handlers
 from .errors import Reason
 from .log import logger
-from .process import ProcessBase, start_all
+from .process_base import ProcessBase, start_all
 from .transports.base import ENDING_SIGNALS
 
 if TYPE_CHECKING:

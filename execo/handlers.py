@@ -18,7 +18,7 @@ from ._core.locks import new_lock
 from ._core.stream import Descriptor, open_append, write_all
 
 if TYPE_CHECKING:
-    from .process import ProcessBase
+    from .process_base import ProcessBase
 
 __all__ = [
     "FileOutlet",

@@ -10,7 +10,14 @@ from typing import Any, Literal, TypeAlias
 
 from .hostset import check_address, expand
 
-__all__ = ["Host", "Hosts", "get_hosts_list", "get_hosts_set", "get_unique_hosts_list"]
+__all__ = [
+    "Host",
+    "Hosts",
+    "command_and_hosts",
+    "get_hosts_list",
+    "get_hosts_set",
+    "get_unique_hosts_list",
+]
 
 
 class Host:
@@ -173,6 +180,42 @@ def get_hosts_set(hosts: Hosts) -> set[Host]:
     :param hosts: see :func:`get_hosts_list`
     """
     return set(get_hosts_list(hosts))
+
+
+def command_and_hosts(first: Any, second: Any, *, one: bool = False) -> tuple[Any, Any]:
+    """Tell a command from hosts, in whatever order they are given.
+
+    ``(command, hosts)`` is execo 2.8.2's order, ``(hosts, command)`` the reference document's. A
+    Host, a sequence of Hosts or a node set is hosts; beside a text, a sequence of texts is hosts;
+    of two texts the first one is the command.
+
+    :param one: a single host is wanted: a sequence of texts is then the words of the command
+    :returns: command, hosts
+    :raises TypeError: if both are sequences of texts
+    """
+    kinds = _kind(first), _kind(second)
+    if kinds[0] == "hosts" or kinds == ("", "text"):  # a generator of hosts, for one
+        return second, first
+    if kinds == ("texts", "texts"):
+        raise TypeError(
+            "two lists of texts: say which are the hosts, as in Remote(cmd=[...], hosts=[...])"
+        )
+    if kinds == ("texts", "text") and not one:
+        return second, first
+    if kinds == ("text", "texts") and one:
+        return second, first
+    return first, second
+
+
+def _kind(value: Any) -> str:
+    """``hosts``, ``text``, ``texts`` (words or addresses), or nothing that tells."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Host) or hasattr(value, "regroup"):  # ClusterShell's NodeSet
+        return "hosts"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return "hosts" if any(isinstance(item, Host) for item in value) else "texts"
+    return ""
 
 
 def _from_item(item: str | Host) -> list[Host]:

@@ -38,7 +38,7 @@ from .transports.base import ENDING_SIGNALS, Channel
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from .process import ProcessBase
+    from .process_base import ProcessBase
 
 __all__ = ["Run", "kill_timeout"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from .action import Action, ActionLifecycleHandler
-from .process import Process, ProcessBase
+from .host import Host, command_and_hosts, get_hosts_list
+from .process import Process, SshProcess
+from .process_base import ProcessBase
+from .substitutions import Template, raw
 from .time_utils import Duration
 
-__all__ = ["Local"]
+__all__ = ["Local", "Remote"]
 
 
 class Local(Action):
@@ -46,3 +49,112 @@ class Local(Action):
     def write(self, data: str | bytes) -> int:
         """Write to its stdin, see :meth:`~execo.process.ProcessBase.write`."""
         return self.process.write(data)
+
+
+class Remote(Action):
+    """A command on many hosts at once: one :class:`~execo.process.SshProcess` for each.
+
+    The command may differ from host to host, see :mod:`execo.substitutions`; its expressions are
+    evaluated here, and again at ``reset()``. The names of files among the output handlers in
+    ``process_args`` may, too.
+
+    ``Remote(cmd, hosts)`` as in execo 2.8.2 and ``Remote(hosts, cmd)`` as in the reference document
+    are both understood, see :func:`~execo.host.command_and_hosts`.
+
+    :param cmd: the command, a text for the login shells or words, with substitutions
+    :param hosts: see :func:`~execo.host.get_hosts_list`; a host given twice runs it twice, no host
+      is an action that ends at once
+    :param connection_params: what differs from :data:`~execo.config.default_connection_params`
+    :param process_args: keyword arguments for the processes, ``{"timeout": 10}`` for one
+    :param lifecycle_handlers: see :class:`~execo.action.Action`
+    :param name: for messages and reports; default: the command, shortened (execo 2.8.2: the class
+      and a number)
+    :param default_expect_timeout: see :class:`~execo.action.Action`
+    :param fanout: how many run at a time; None = all at once (new)
+    :param substitute: False: the command is taken as it is (new)
+    :raises TypeError: for arguments of a wrong type
+    :raises ValueError: for hosts that cannot be any, a substitution that fails
+      (:class:`~execo.errors.SubstitutionError`)
+    """
+
+    def __init__(
+        self,
+        cmd: Any,
+        hosts: Any,
+        connection_params: Mapping[str, Any] | None = None,
+        process_args: Mapping[str, Any] | None = None,
+        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
+        name: str | None = None,
+        default_expect_timeout: Duration | None = None,
+        *,
+        fanout: int | None = None,
+        substitute: bool = True,
+    ) -> None:
+        cmd, hosts = command_and_hosts(cmd, hosts)
+        self._hosts = get_hosts_list(hosts)
+        # One process is made with all checks, the others after its model.
+        model = SshProcess(cmd, Host("model"), connection_params, **(process_args or {}))
+        super().__init__(
+            lifecycle_handlers,
+            model.name if name is None else name,
+            default_expect_timeout,
+            fanout=fanout,
+        )
+        self._cmd = model.cmd
+        words = [self._cmd] if isinstance(self._cmd, str) else self._cmd
+        self._words = [Template(word if substitute else raw(word)) for word in words]
+        self._processes = [
+            model._copy_for(self._command_of(index), host) for index, host in enumerate(self._hosts)
+        ]
+        for handlers in ("stdout_handlers", "stderr_handlers"):
+            self._name_files(handlers, getattr(model, handlers))
+        for process in self._processes:
+            process._action = self
+
+    def _command_of(self, index: int) -> str | tuple[str, ...]:
+        words = tuple(word.expand(self._hosts, index) for word in self._words)
+        return words[0] if isinstance(self._cmd, str) else words
+
+    def _name_files(self, handlers: str, given: list[Any]) -> None:
+        """The names of files to write to may differ from host to host."""
+        for place, handler in enumerate(given):
+            if isinstance(handler, str):
+                template = Template(handler)
+                for index, process in enumerate(self._processes):
+                    getattr(process, handlers)[place] = template.expand(self._hosts, index)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Its hosts, in the order given."""
+        return list(self._hosts)
+
+    @property
+    def processes(self) -> list[ProcessBase]:
+        return list(self._processes)
+
+    def write(self, data: str | bytes) -> int:
+        """Write to the stdin of all, see :meth:`~execo.process.ProcessBase.write`.
+
+        ``print(..., file=remote)`` works.
+        """
+        for process in self._processes:
+            process.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Does nothing: what is written goes out at once. For ``print(..., flush=True)``."""
+
+    def close_stdin(self) -> Self:
+        """End of file on the stdin of all, after all that was written (new)."""
+        for process in self._processes:
+            process.close_stdin()
+        return self
+
+    def reset(self) -> Self:
+        """See :meth:`~execo.action.Action.reset`; evaluates the command's expressions again."""
+        super().reset()
+        for word in self._words:
+            word.reevaluate()
+        for index, process in enumerate(self._processes):
+            process.cmd = self._command_of(index)
+        return self

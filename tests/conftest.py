@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -101,6 +102,7 @@ def runtime() -> None:
 def leak_guard(runtime: None) -> Iterator[None]:
     before = held()
     yield
+    _close_idle_connections()
     leaked = _new_since(before)
     if leaked:
         # What only a cycle of garbage holds (the frames of a caught exception) is not leaked.
@@ -111,6 +113,12 @@ def leak_guard(runtime: None) -> Iterator[None]:
             nap.wait(0.02)
     if leaked:
         pytest.fail("the test left behind:\n  " + "\n  ".join(leaked), pytrace=False)
+
+
+def _close_idle_connections() -> None:
+    # They stay for the next process, and would look like a leak of threads and sockets.
+    if "execo.transports" in sys.modules:
+        importlib.import_module("execo.transports").close_idle()
 
 
 def _new_since(before: dict[Hashable, str]) -> list[str]:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from execo import Host
 from execo._core import child
 from execo._core.loop import Loop
 from execo._core.runtime import get_runtime
+from execo.config import make_connection_params
+from execo.connection import connection_to
 from execo.errors import ProcessError
 from execo.testing import Event, FakeTransport, Script
 from execo.transports import local
-from execo.transports.base import Channel, Exec, Transport
+from execo.transports.base import Channel, Exec, Target, Transport
+from execo.transports.inprocess import InProcessTransport
 from execo.transports.local import LocalTransport
+from execo.transports.openssh import OpenSshTransport
 
 TIMEOUT = 30.0
 """Seconds after which a test gives up: a hang, not a speed."""
@@ -152,7 +157,9 @@ class Recorder:
 EVERYTHING = frozenset(
     {
         "cwd",  # runs in a folder of this machine
+        "all signals",  # tells those, too, that were not sent through it
         "env",
+        "exit first",  # tells the exit while something still holds the output open
         "files",  # commands see the files of this machine
         "group",  # signals reach all that a command has started
         "instant",  # a command runs, and has its pid, when open_all() returns
@@ -162,6 +169,9 @@ EVERYTHING = frozenset(
         "signals",  # a death by signal is told from an exit code
         "slots",  # can be made to run one command at a time
         "forward",  # carries TCP connections
+        "heir",  # a command has the environment of this process
+        "third stream",  # stderr is apart beside a terminal, too
+        "unread",  # tells when a command reads no more of its input
         "spawn errors",  # a command that does not exist is an error, not an exit code
     }
 )
@@ -174,12 +184,20 @@ class Provider:
     :param make: a new transport, which the test closes
     :param make_narrow: one that runs one command at a time
     :param lacks: what it cannot do, of EVERYTHING
+    :param host: where it runs commands, from a test's fixtures; None = this machine
     """
 
     name: str
     make: Callable[[pytest.MonkeyPatch], Transport]
     make_narrow: Callable[[pytest.MonkeyPatch], Transport]
     lacks: frozenset[str] = frozenset()
+    host: Callable[[pytest.FixtureRequest], Host] | None = None
+
+    def target(self, request: pytest.FixtureRequest) -> Target | None:
+        """What its requests are to name."""
+        if self.host is None:
+            return None
+        return connection_to(self.host(request), make_connection_params())[1]
 
 
 def make_local(monkeypatch: pytest.MonkeyPatch) -> Transport:
@@ -210,6 +228,37 @@ def make_fake_narrow(monkeypatch: pytest.MonkeyPatch) -> Transport:
     return FakeTransport(get_runtime(), scripts=SCRIPTS, slots=1)
 
 
+def make_paramiko(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return InProcessTransport(get_runtime())
+
+
+def as_user(request: pytest.FixtureRequest) -> Host:
+    """On a real server."""
+    host: Host = request.getfixturevalue("sshd").hosts(1)[0]
+    return host
+
+
+def as_root(request: pytest.FixtureRequest) -> Host:
+    """On a real server, where this machine lets root in."""
+    if os.geteuid():
+        pytest.skip("only root can log in as root")
+    host: Host = request.getfixturevalue("sshd").hosts(1, user="root")[0]
+    return host
+
+
+OVER_SSH = frozenset("forward heir instant pid popen slots unread".split()) | {
+    "spawn errors",
+    "third stream",
+}
+
+
+def make_openssh(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return OpenSshTransport(get_runtime())
+
+
+# ssh ends when the output is closed, and with 255 for every signal that we have not sent.
+OPENSSH = OVER_SSH | {"exit first", "all signals"}
+
 PROVIDERS = [
     Provider("local", make_local, make_local_narrow, frozenset({"forward"})),
     Provider(
@@ -222,8 +271,12 @@ PROVIDERS = [
         "fake",
         make_fake,
         make_fake_narrow,
-        lacks=frozenset("cwd env files forward group pid popen pty".split()),
+        lacks=frozenset("cwd env files forward group heir pid popen pty".split()),
     ),
+    Provider("paramiko as root", make_paramiko, make_paramiko, OVER_SSH, as_root),
+    Provider("paramiko", make_paramiko, make_paramiko, OVER_SSH | {"cwd", "files"}, as_user),
+    Provider("openssh as root", make_openssh, make_openssh, OPENSSH, as_root),
+    Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
 ]
 
 # What the fake does where the others run these commands.
@@ -252,18 +305,27 @@ class Place:
 
     transport: Transport
     loop: Loop
+    target: Target | None = None
     sinks: list[Recorder] = field(default_factory=list)
 
     def open(self, request: Exec | str, **options: Any) -> Recorder:
-        return self.open_all(request if isinstance(request, Exec) else Exec(request, **options))[0]
+        """One request that has been started: writing and signals are for what runs."""
+        exec_request = request if isinstance(request, Exec) else Exec(request, **options)
+        sink = self.open_all(exec_request)[0]
+        return sink.wait(lambda sink: "start" in sink.calls or sink.is_lost)
 
     def open_all(self, *requests: Exec) -> list[Recorder]:
         sinks = [Recorder(self.loop) for _ in requests]
         self.sinks += sinks
-        channels = self.transport.open_all(list(zip(requests, sinks, strict=True)))
+        channels = self.start(list(zip(requests, sinks, strict=True)))
         assert [sink.channel for sink in sinks] == channels
         assert {sink.opened_in for sink in sinks} <= {threading.get_ident()}
         return sinks
+
+    def start(self, pairs: list[tuple[Exec, Recorder]]) -> list[Channel]:
+        return self.transport.open_all(
+            [(replace(request, target=self.target), sink) for request, sink in pairs]
+        )
 
     def run(self, request: Exec | str, **options: Any) -> Recorder:
         return self.open(request, **options).wait_over()

@@ -27,11 +27,15 @@ PLAIN = GROUND | rooms("_user_file config log host hostset substitutions report"
 CORE = PLAIN | rooms("_core.*")
 HANDLERS = CORE | rooms("output handlers expect")
 SEAM = CORE | rooms("transports.base")
+SSH_PARTS = rooms(
+    "transports.wire transports.dial transports.session transports.keys transports.known_hosts"
+    " transports.remote_shell transports.guard"
+)
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed lifecycle")
-PROCESS = RUN | rooms("process_state process transports")
-ACTION = RUN | rooms("process_state process execution action")
-REMOTE = ACTION | rooms("remote transfer")
+PROCESS = RUN | rooms("process_state process_base process connection transports")
+ACTION = RUN | rooms("process_state process_base process connection execution action")
+REMOTE = ACTION | rooms("remote transfer.*")
 SCHEDULERS = REMOTE | rooms("schedulers.*")
 PUBLIC = (
     SCHEDULERS - rooms("_core.*") | rooms("execo exception engine.* clustershell.* jobs.*")
@@ -60,9 +64,27 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.local":      SEAM | rooms("transports.local_channel"),
     "transports.fake":       SEAM,
     "transports.sshconfig":  SEAM,
-    "transports.pool":       SEAM | rooms("transports.sshconfig"),
-    "transports.inprocess":  SEAM | rooms("transports.sshconfig transports.pool"),
-    "transports.openssh":    SEAM | rooms("transports.sshconfig transports.local"),
+    # SSH in process, from the socket up.
+    "transports.wire":       SEAM,
+    "transports.dial":       SEAM,
+    "transports.session":    SEAM | rooms("transports.wire"),
+    "transports.keys":       SEAM,
+    "transports.known_hosts": SEAM | rooms("transports.dial"),
+    "transports.remote_shell": GROUND,
+    "transports.guard":      SEAM | rooms("transports.remote_shell transports.session"),
+    "transports.ssh_connection": SEAM | SSH_PARTS,
+    "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
+    "transports.ssh_channel": SEAM | SSH_PARTS,
+    "transports.inprocess":  SEAM | rooms("transports.pool transports.ssh_channel"),
+    "transports.ssh_messages": SEAM,
+    "transports.openssh_guard": SEAM | rooms("transports.remote_shell"),
+    "transports.openssh_channel": SEAM | rooms(
+        "transports.openssh_guard transports.ssh_messages"
+    ),
+    "transports.openssh":    SEAM | rooms(
+        "transports transports.openssh_channel transports.openssh_guard transports.remote_shell"
+        " transports.ssh_messages"
+    ),
     "transports.taktuk":     SEAM | rooms("transports.sshconfig transports.local"),
     "transports.tree":       SEAM | rooms("transports.sshconfig transports.local"),
     "transports.node":       (),  # its text is sent to hosts that have Python and no execo
@@ -71,11 +93,13 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "feed":                  RUN,
     "lifecycle":             RUN,
     "process_state":         RUN,
+    "connection":            SEAM,
+    "process_base":          PROCESS,
     "process":               PROCESS,
     "execution":             ACTION,
     "action":                ACTION,
     "remote":                ACTION,
-    "transfer":              ACTION,
+    "transfer.*":            ACTION | rooms("transports"),
     "execo":                 REMOTE,
     "schedulers.*":          REMOTE,
     "engine.*":              SCHEDULERS,
@@ -91,13 +115,18 @@ MAY_IMPORT: dict[str, Collection[str]] = {
 # Beyond that, rooms and libraries under ``if TYPE_CHECKING:``: annotations name them, and nothing
 # is imported at run time.
 MAY_NAME: dict[str, Collection[str]] = {
-    "handlers": rooms("process"),
-    "lifecycle": rooms("process asyncio"),
-    "delivery": rooms("process action"),
-    "expect": rooms("process"),
-    "process": rooms("action"),
+    "handlers": rooms("process_base"),
+    "lifecycle": rooms("process_base asyncio"),
+    "delivery": rooms("process_base action"),
+    "expect": rooms("process_base"),
+    "process_base": rooms("action"),
     "execution": rooms("action"),
     "transports.local_channel": rooms("transports.local"),
+    "transports.openssh_channel": rooms("transports.openssh"),
+    "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
+    "transports.dial": rooms("asyncio"),
+    "transports.ssh_connection": rooms("asyncio transports.pool"),
+    "transports.ssh_channel": rooms("transports.inprocess transports.ssh_connection"),
 }
 
 # Who may import what is not ours. In parentheses: inside a function, when it is first needed.
@@ -106,7 +135,9 @@ LIBRARIES: dict[str, str] = {
     "sqlite3": "jobs.store",
     "dateutil": "(time_utils)",
     "ClusterShell": "(hostset) clustershell.*",
-    "paramiko": "transports.inprocess transports.pool testing.*",
+    "paramiko": "transports.session transports.keys transports.known_hosts testing.*",
+    "cryptography": "testing.*",  # comes with paramiko
+    "pytest": "testing.pytest_plugin",
     "matplotlib": "(engine.timeline)",
     "pandas": "(report) (engine.*)",
 }
@@ -244,6 +275,7 @@ CASES = [
     ("transports.local", "from execo.handlers import x", "may not import handlers"),
     ("transports.local", "from .inprocess import x", "may not import transports.inprocess"),
     ("transports.inprocess", "from . import pool", None),
+    ("transports.pool", "import paramiko", "paramiko belongs to"),
     ("transports.node", "from . import base", "may not import transports.base"),
     ("process", "from execo import transports", None),
     ("process", "from execo.transports.local import x", "may not import transports.local"),
@@ -259,7 +291,7 @@ CASES = [
     ("remote", "from execo.testing import Cluster", "may not import testing.*"),
     ("action", "from execo.utils import x", "may not import execo.utils"),
     # For annotations alone.
-    ("handlers", "if TYPE_CHECKING:\n    from execo.process import Process", None),
+    ("handlers", "if TYPE_CHECKING:\n    from execo.process_base import ProcessBase", None),
     ("handlers", "if TYPE_CHECKING: pass\nelse:\n    import execo.process", "may not import"),
     ("host", "if TYPE_CHECKING:\n    from execo.process import Process", "may not import"),
     ("lifecycle", "if TYPE_CHECKING:\n    from asyncio import TimerHandle", None),
@@ -272,7 +304,7 @@ CASES = [
     ("_core.loop", "import asyncio.events", None),
     ("action", "import asyncio", "asyncio belongs to _core.* alone"),
     ("action", "def f():\n    from asyncio import run", "asyncio belongs to _core.* alone"),
-    ("transports.pool", "import paramiko", None),
+    ("transports.session", "import paramiko", None),
     ("process", "from paramiko import Transport", "paramiko belongs to"),
     ("hostset", "def f():\n    from ClusterShell.NodeSet import NodeSet", None),
     ("hostset", "from ClusterShell.NodeSet import NodeSet", "inside the function"),

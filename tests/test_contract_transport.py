@@ -25,8 +25,10 @@ from execo.config import configuration
 from execo.errors import CancelledError, NotSupported, Reason, SpawnError
 from execo.log import logger
 from execo.testing import CloseStdin, Echo, Eof, Err, Exit, Fail, Gate, Out, Read, Script
-from execo.transports.base import Exec, Forward, Transport
+from execo.transports.base import Exec, Forward, Target, Transport
 from execo.transports.local import LocalTransport
+
+pytest_plugins = ["sshd"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,23 +43,29 @@ def waiting_thread() -> None:
 
 @pytest.fixture
 def place(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+    request: pytest.FixtureRequest,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    complaints: list[str],
 ) -> Iterator[Place]:
-    yield from _place(provider.make(monkeypatch))
+    yield from _place(provider.make(monkeypatch), provider.target(request))
     assert complaints == []
 
 
 @pytest.fixture
 def narrow_place(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+    request: pytest.FixtureRequest,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    complaints: list[str],
 ) -> Iterator[Place]:
     """It runs one command at a time."""
-    yield from _place(provider.make_narrow(monkeypatch))
+    yield from _place(provider.make_narrow(monkeypatch), provider.target(request))
     assert complaints == []
 
 
-def _place(transport: Transport) -> Iterator[Place]:
-    here = Place(transport, get_runtime().loop)
+def _place(transport: Transport, target: Target | None) -> Iterator[Place]:
+    here = Place(transport, get_runtime().loop, target)
     yield here
     transport.close()
     for sink in here.sinks:
@@ -86,6 +94,8 @@ BYTES = command(
     Out(b"\0\1\xff\xfe\r\n\xc3(\x80"),
     Err(b"\0\xff"),
 )
+# More than pipes and the windows of SSH hold.
+FLOOD = command("head -c 8000000 /dev/zero; exit 3", *[Out(bytes(80_000))] * 100, Exit(3))
 HELD = command("(sleep 1; echo late) & echo hi", Out(b"hi\n"), Exit(), Gate(), Out(b"late\n"))
 CLOSED = command("exec >&- 2>&-; read x; exit 5", Eof(1), Eof(2), Read(until=b"\n"), Exit(5))
 CAT = command("cat", Echo())
@@ -127,7 +137,7 @@ def test_output_in_the_pipe_at_the_exit_is_not_lost(place: Place) -> None:
     assert (sink.out, sink.status) == (bytes(300_000), 3 << 8)
 
 
-@over()
+@over("exit first")
 def test_the_exit_does_not_wait_for_what_holds_the_output(place: Place) -> None:
     sink = place.open(HELD)
     sink.wait(lambda sink: "exit" in sink.calls and sink.out == b"hi\n")
@@ -138,7 +148,7 @@ def test_the_exit_does_not_wait_for_what_holds_the_output(place: Place) -> None:
     assert sink.calls.index("exit") < sink.calls.index("eof 1")
 
 
-@over()
+@over("exit first")
 def test_the_end_of_the_output_is_not_the_exit(place: Place) -> None:
     sink = place.open(CLOSED).wait(lambda sink: len(sink.eofs) == 2)
     assert "exit" not in sink.calls
@@ -161,7 +171,7 @@ DEATHS = {
 }
 
 
-@over("signals")
+@over("all signals", "signals")
 @pytest.mark.parametrize("number", DEATHS)
 def test_a_death_by_signal_is_a_wait_status(place: Place, number: signal.Signals) -> None:
     assert place.run(DEATHS[number]).exit_code == -number
@@ -256,8 +266,8 @@ DEAF = command("exec <&-; echo closed; exec sleep 1000", CloseStdin(), Out(b"clo
 
 
 @over()
-def test_a_megabyte_goes_through_cat_and_holds_nobody_up(place: Place) -> None:
-    data = os.urandom(1 << 20)
+def test_megabytes_go_through_cat_and_hold_nobody_up(place: Place) -> None:
+    data = os.urandom(8 << 20)  # more than pipes and the windows of SSH hold
     sink = place.open(CAT)
     place.do(sink, "pause")
     place.do(sink, "write", data)
@@ -333,7 +343,7 @@ def test_a_write_after_the_exit_is_an_error(place: Place) -> None:
     assert sink.written == 0
 
 
-@over()
+@over("unread")
 def test_a_write_to_a_process_that_closed_its_stdin_is_an_error(place: Place) -> None:
     sink = place.open(DEAF).wait(lambda sink: sink.out == b"closed\n")
     place.do(sink, "write", b"x")
@@ -343,7 +353,7 @@ def test_a_write_to_a_process_that_closed_its_stdin_is_an_error(place: Place) ->
     sink.wait_over()
 
 
-@over()
+@over("unread")
 def test_input_that_it_leaves_unread_is_an_error(place: Place) -> None:
     sink = place.open(LINE)
     place.do(sink, "write", b"line\n" * 200_000)
@@ -443,13 +453,20 @@ def test_others_start_beside_what_cannot(place: Place) -> None:
 
 
 @over("env")
-def test_variables_are_set_and_unset(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_set_and_unset(place: Place) -> None:
+    show = 'printf "%s|" "$EXECO_TEST_NEW" "${LOGNAME-unset}" "${EXECO_TEST_NOT-unset}"'
+    changes = {"EXECO_TEST_NEW": "a b\n=é", "LOGNAME": None, "EXECO_TEST_NOT": None}
+    sink = place.run(Exec(show, env=changes))
+    assert sink.out.decode() == "a b\n=é|unset|unset|"
+
+
+@over("env", "heir")
+def test_other_variables_are_inherited(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXECO_TEST_OLD", "old")
     monkeypatch.setenv("EXECO_TEST_GONE", "gone")
-    show = 'printf "%s|" "$EXECO_TEST_NEW" "$EXECO_TEST_OLD" "${EXECO_TEST_GONE-unset}" "$PATH"'
-    changes = {"EXECO_TEST_NEW": "a b\n=é", "EXECO_TEST_GONE": None, "EXECO_TEST_NOT": None}
-    sink = place.run(Exec(show, env=changes))
-    assert sink.out.decode() == f"a b\n=é|old|unset|{os.environ['PATH']}|"
+    show = 'printf "%s|" "$EXECO_TEST_OLD" "${EXECO_TEST_GONE-unset}" "$PATH"'
+    sink = place.run(Exec(show, env={"EXECO_TEST_GONE": None}))
+    assert sink.out.decode() == f"old|unset|{os.environ['PATH']}|"
 
 
 @over("cwd")
@@ -476,12 +493,15 @@ def test_it_inherits_no_descriptors(place: Place) -> None:
 
 @over("pty")
 def test_a_terminal_is_one(place: Place) -> None:
-    sink = place.run(
-        "test -t 0 && test -t 1 && ! test -t 2 && stty size && echo on it >/dev/tty; echo e >&2",
-        pty=True,
-    )
-    assert (sink.out, sink.err) == (b"24 80\r\non it\r\n", b"e\n")
+    sink = place.run("test -t 0 && test -t 1 && stty size && echo on it >/dev/tty", pty=True)
+    assert (sink.out, sink.err) == (b"24 80\r\non it\r\n", b"")
     assert sink.eofs == {1: None, 2: None}
+
+
+@over("pty", "third stream")
+def test_stderr_is_apart_beside_a_terminal(place: Place) -> None:
+    sink = place.run("! test -t 2 && echo out; echo e >&2", pty=True)
+    assert (sink.out, sink.err) == (b"out\r\n", b"e\n")
 
 
 @over("pty")
@@ -524,7 +544,7 @@ def test_a_terminal_loses_no_output_at_the_exit(place: Place) -> None:
     assert (len(sink.out), sink.exit_code) == (300_000, 3)
 
 
-@over("pty")
+@over("all signals", "pty")
 def test_ctrl_c_on_a_terminal_interrupts(place: Place) -> None:
     sink = place.open("echo ready; exec sleep 1000", pty=True)
     sink.wait(lambda sink: sink.out)
@@ -593,7 +613,7 @@ def test_a_signal_may_be_sent_as_soon_as_it_has_started(place: Place) -> None:
             sink.channel.send_signal(signal.SIGTERM)
 
     sink.react = kill
-    place.transport.open_all([(Exec(SLEEP), sink)])
+    place.start([(Exec(SLEEP), sink)])
     assert sink.wait_over().exit_code == -signal.SIGTERM
 
 
@@ -672,7 +692,7 @@ def test_pause_in_the_middle_of_the_output_holds_the_command_up(place: Place) ->
             sink.channel.pause()
 
     sink.react = pause_once
-    place.transport.open_all([(Exec(ZEROS), sink)])
+    place.start([(Exec(FLOOD), sink)])
     sink.wait(lambda sink: sink.out)
     for _ in range(200):
         place.loop.run_sync(lambda: None)
@@ -680,7 +700,7 @@ def test_pause_in_the_middle_of_the_output_holds_the_command_up(place: Place) ->
     place.do(sink, "resume")
     place.do(sink, "resume")
     sink.wait_over()
-    assert (sink.out, sink.exit_code) == (bytes(300_000), 3)
+    assert (sink.out, sink.exit_code) == (bytes(8_000_000), 3)
 
 
 @over()
@@ -694,7 +714,7 @@ def test_pause_in_on_start_holds_all_back(place: Place) -> None:
             sink.channel.pause()
 
     sink.react = pause_at_start
-    place.transport.open_all([(Exec(HELLO), sink)])
+    place.start([(Exec(HELLO), sink)])
     sink.wait(lambda sink: "exit" in sink.calls)
     assert (sink.out, sink.eofs) == (b"", {})
     place.do(sink, "resume")

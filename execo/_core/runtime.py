@@ -20,7 +20,7 @@ from .loop import Loop, owned
 from .pool import Pool, Strand, leave_strand
 from .starter import Starter, deferring_interrupts
 
-__all__ = ["Runtime", "get_runtime"]
+__all__ = ["Runtime", "current_runtime", "get_runtime"]
 
 HANDLER_THREADS = 4
 """Threads for user code that are started as soon as there is work for them."""
@@ -119,6 +119,11 @@ def get_runtime(switch_interval: float | None = None) -> Runtime:
     """
     runtime = _current
     return runtime if runtime is not None else _start(switch_interval)
+
+
+def current_runtime() -> Runtime | None:
+    """The runtime of this process, if it has been started."""
+    return _current
 
 
 def _start(switch_interval: float | None) -> Runtime:

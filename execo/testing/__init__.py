@@ -1,7 +1,9 @@
-"""What helps to test programs that use execo: a fake transport, whose commands follow a script."""
+"""What helps to test programs that use execo: a fake transport, whose commands follow a script, and
+a cluster of real SSH hosts on loopback."""
 
 from __future__ import annotations
 
+from .cluster import Cluster, ClusterError
 from .fake import FakeChannel, FakeTransport
 from .script import (
     CloseStdin,
@@ -18,9 +20,12 @@ from .script import (
     Start,
     scripts,
 )
+from .settings import Fault
 
 __all__ = [
     "CloseStdin",
+    "Cluster",
+    "ClusterError",
     "Echo",
     "Eof",
     "Err",
@@ -29,6 +34,7 @@ __all__ = [
     "Fail",
     "FakeChannel",
     "FakeTransport",
+    "Fault",
     "Gate",
     "Out",
     "Read",

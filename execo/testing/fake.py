@@ -92,6 +92,9 @@ class FakeTransport:
             channels.append(channel)
         return channels
 
+    def close_idle(self) -> None:
+        """Does nothing: nothing is kept."""
+
     def close(self) -> None:
         self.loop.run_sync(self._end_all)
 

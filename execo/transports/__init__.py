@@ -6,15 +6,18 @@ import importlib
 from typing import cast
 
 from execo._core.locks import fork_gate
-from execo._core.runtime import Runtime
+from execo._core.runtime import Runtime, current_runtime
 
 from .base import Transport
 
-__all__ = ["get", "register"]
+__all__ = ["close_idle", "get", "register"]
 
 # name -> "module:factory"; the factory is called with the runtime
 _factories = {
     "local": "execo.transports.local:LocalTransport",
+    "openssh": "execo.transports.openssh:OpenSshTransport",
+    "paramiko": "execo.transports.inprocess:InProcessTransport",
+    "transfer": "execo.transfer.relay:TransferTransport",
 }
 
 
@@ -48,3 +51,14 @@ def get(runtime: Runtime, name: str) -> Transport:
                 runtime.transports[name] = transport
                 runtime.at_exit.append(transport.close)
     return cast(Transport, transport)
+
+
+def close_idle() -> None:
+    """Close the connections that no process uses; the next process makes new ones.
+
+    Returns when they are closed on this side. Does nothing where none are kept.
+    """
+    runtime = current_runtime()
+    if runtime is not None:
+        for transport in list(runtime.transports.values()):
+            transport.close_idle()

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from execo.errors import NotSupported, ProcessError
@@ -28,16 +28,60 @@ from execo.errors import NotSupported, ProcessError
 __all__ = [
     "ENDING_SIGNALS",
     "Channel",
+    "ConnectionOptions",
     "Exec",
     "Forward",
     "Request",
     "Sink",
+    "Target",
     "Transport",
     "not_supported",
 ]
 
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT})
 """Signals that are meant to end a process. Others (HUP, USR1, STOP, CONT, ...) talk to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How to connect, as far as it does not depend on the host.
+
+    :param host_key_policy: ``off``, ``accept-new`` or ``strict``
+    :param known_hosts: the files of known host keys; none = the user's and the system's
+    :param connect_timeout: seconds that a host may take at each step of a connection (to answer,
+      to agree on keys, to let us in); None = the system's limits
+    :param guard: keep a small shell on the host, which signals what commands have started and
+      ends it if this process is lost
+    :param ssh: the words of the ssh command, for transports that run one
+    :param ssh_options: more words for it
+    """
+
+    host_key_policy: str = "off"
+    known_hosts: tuple[str, ...] = ()
+    connect_timeout: float | None = 20.0
+    guard: bool = True
+    ssh: tuple[str, ...] = ("ssh",)
+    ssh_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What identifies a connection: processes with equal targets may share one.
+
+    :param address: where to connect: a name or an IP address, without brackets
+    :param user: None = the transport's default, most often the local user
+    :param port: None = the transport's default, most often 22
+    :param keyfile: the private key; None = the agent's and the usual ones
+    :param options: the rest
+    :param name: the host as the user wrote it, for messages
+    """
+
+    address: str
+    user: str | None = None
+    port: int | None = None
+    keyfile: str | None = None
+    options: ConnectionOptions = ConnectionOptions()
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +96,7 @@ class Exec:
     :param kill_timeout: seconds that what survives its ended leader has after a signal that was
       meant to end it; None = for ever
     :param detach: the command is left alone when the script ends or dies
+    :param target: the host to run it on; None = this machine
     """
 
     command: str | tuple[str, ...]
@@ -61,14 +106,16 @@ class Exec:
     group: bool = True
     kill_timeout: float | None = 60.0
     detach: bool = False
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Carry a TCP connection to ``host``:``port`` as seen from the place."""
+    """Carry a TCP connection to ``host``:``port`` as seen from the target."""
 
     host: str
     port: int
+    target: Target | None = None
 
 
 Request = Exec | Forward
@@ -141,6 +188,9 @@ class Transport(Protocol):
 
         :raises NotSupported: for a kind of request that this transport lacks
         """
+
+    def close_idle(self) -> None:
+        """Give back what is only kept for requests to come. From any thread."""
 
     def close(self) -> None:
         """End what runs and give everything back. At exit, from the main thread."""

@@ -198,6 +198,9 @@ class LocalTransport:
         if self._empty is not None and gone:
             self._empty.fire()
 
+    def close_idle(self) -> None:
+        """Does nothing: nothing is kept."""
+
     def close(self) -> None:
         """End what runs: TERM to all at once, KILL after ``term_timeout``, or at a Ctrl-C."""
         self.closed = True

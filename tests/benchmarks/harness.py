@@ -26,7 +26,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEERS = ROOT / ".venv-peers"
-PACKAGES = ("execo==2.8.2", "ClusterShell==1.10.1")
+PACKAGES = (
+    "execo==2.8.2",
+    "ClusterShell==1.10.1",
+    "parallel-ssh==2.16.0",
+    "asyncssh==2.24.0",
+    "paramiko==5.1.0",
+)
 LIMIT = 600
 """Seconds after which a body is a failure: a hang, not a speed."""
 
@@ -58,15 +64,20 @@ class Bench:
         self.scale = scale
         self.missed = 0
 
-    def measure(self, *names: str, rounds: int | None = None) -> list[Numbers]:
+    def measure(
+        self, *names: str, rounds: int | None = None, scale: float | None = None
+    ) -> list[Numbers]:
         """Run these bodies in turns; give the median of each number of each body.
 
         A body whose name begins with ``peer_`` runs in the interpreter of the peers.
+
+        :param rounds: how often, instead of the benchmark's
+        :param scale: what the bodies are given, instead of the benchmark's
         """
         taken: dict[str, list[Numbers]] = {name: [] for name in names}
         for _ in range(rounds or self.rounds):
             for name in names:
-                taken[name].append(run_body(name, self.scale))
+                taken[name].append(run_body(name, self.scale if scale is None else scale))
         return [
             {key: statistics.median(one[key] for one in results) for key in results[0]}
             for results in taken.values()

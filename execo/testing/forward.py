@@ -1,0 +1,50 @@
+"""Port forwarding: a channel that is carried on to a TCP server of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+
+import paramiko
+
+from .session import LOST
+
+__all__ = ["carry", "is_here"]
+
+_CHUNK = 1 << 16
+
+
+def is_here(address: str) -> bool:
+    """Whether an address is on loopback: a cluster leads nowhere else."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def carry(channel: paramiko.Channel, target: socket.socket) -> None:
+    """Copy both ways until both have ended, in two threads; closes both."""
+
+    def there() -> None:
+        with contextlib.suppress(*LOST):
+            while data := channel.recv(_CHUNK):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            # Without a channel nobody takes the answer: that wakes the other thread.
+            target.shutdown(socket.SHUT_RDWR if channel.closed else socket.SHUT_WR)
+
+    def back() -> None:
+        with contextlib.suppress(*LOST):
+            while data := target.recv(_CHUNK):
+                channel.sendall(data)
+            channel.shutdown_write()
+        thread.join()
+        target.close()
+        with contextlib.suppress(*LOST):
+            channel.close()
+
+    thread = threading.Thread(target=there, name="forward", daemon=True)
+    thread.start()
+    threading.Thread(target=back, name="forward back", daemon=True).start()

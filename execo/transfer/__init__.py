@@ -1,0 +1,7 @@
+"""Files to and from hosts: :class:`Put` and :class:`Get`."""
+
+from __future__ import annotations
+
+from .actions import Get, Put
+
+__all__ = ["Get", "Put"]

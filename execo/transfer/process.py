@@ -1,0 +1,155 @@
+"""The processes of Put and Get: one script for each host, and the files on their way."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from execo._core.locks import new_lock
+from execo.errors import ProcessError, Reason
+from execo.log import escape_controls
+from execo.process import SshProcess
+
+from .request import Transfer, cause
+from .send import Package
+from .texts import get_command, put_file_command, put_tree_command, too_long
+
+__all__ = ["FilesProcess", "GetProcess", "Packages", "PutProcess"]
+
+_SAYS_NOTHING = r"^\s*$|^tar: (Exiting with failure|Error is not recoverable|error exit delayed)"
+"""Lines on stderr that follow the one with the cause."""
+
+
+class FilesProcess(SshProcess):
+    """A script on a host that takes or gives files. Made by the actions, see there."""
+
+    verb: ClassVar[str] = ""
+    names: tuple[str, ...] = ()
+    location = ""
+
+    def write(self, data: str | bytes) -> NoReturn:
+        """Not for this one: its input is made of files.
+
+        :raises TypeError: always
+        """
+        raise TypeError(f"{self!r}: nothing can be written to it, its input is made of files")
+
+    def close_stdin(self) -> NoReturn:
+        """Not for this one.
+
+        :raises TypeError: always
+        """
+        raise TypeError(f"{self!r}: its input is made of files, which end by themselves")
+
+    @property
+    def message(self) -> str:
+        """What went wrong, in a sentence that names the files, the host and the cause."""
+        text = super().message
+        error = self._outcome.error
+        if not text or (error is not None and error.host is not None):
+            return text
+        if isinstance(error, ProcessError):
+            # What kept it from being started is told once, not in front of itself.
+            own = error.__cause__ if isinstance(error.__cause__, _NotStarted) else error
+            text = str(own)
+        else:
+            if self.reason is Reason.EXIT_CODE:
+                # That its input was not all taken says nothing more.
+                text = f"exited {self.exit_code}"
+            said = [line for line in self.stderr.splitlines() if not re.search(_SAYS_NOTHING, line)]
+            text = ": ".join([text, *(escape_controls(line) for line in said[-2:])])
+        return text if text.startswith(self._label()) else f"{self._label()}: {text}"
+
+    def _label(self) -> str:
+        raise NotImplementedError
+
+    def _transfer(self, words: tuple[str, ...], **what: Any) -> Transfer:
+        self.cmd, told = words, self.cmd
+        try:
+            request = super()._request()
+        finally:
+            self.cmd = told
+        transport, self.transport = self.transport, "transfer"
+        return Transfer(
+            request.command,
+            cwd=request.cwd,
+            env=request.env,
+            pty=False,  # a terminal changes what passes through it
+            group=request.group,
+            kill_timeout=request.kill_timeout,
+            detach=request.detach,
+            target=request.target,
+            transport=transport,
+            label=self._label(),
+            **what,
+        )
+
+
+class _NotStarted(Exception):
+    """Why it cannot be started, in words for the user."""
+
+
+class PutProcess(FilesProcess):
+    """Local files on their way to one host."""
+
+    verb = "put"
+    packages: Packages
+
+    def _label(self) -> str:
+        return f"cannot put {_listed(self.names)} on {self.host.address}"
+
+    def _request(self) -> Transfer:
+        try:
+            package = self.packages.get(self.names)
+        except (OSError, ValueError) as exc:
+            raise _NotStarted(cause(exc)) from exc
+        if package.single:
+            words = put_file_command(
+                self.location,
+                package.name,
+                size=package.size,
+                mode=package.mode,
+                mtime=package.mtime,
+            )
+        else:
+            words = put_tree_command(self.location)
+        return self._transfer(words, package=package)
+
+
+class GetProcess(FilesProcess):
+    """Files of one host on their way here."""
+
+    verb = "get"
+
+    def _label(self) -> str:
+        return f"cannot get {_listed(self.names)} from {self.host.address}"
+
+    def _request(self) -> Transfer:
+        words = get_command(self.names)
+        if too_long(words):
+            raise _NotStarted("too many names for one command: use patterns, or fetch a folder")
+        location = os.path.expanduser(self.location)
+        # The slash at the end says that it is a folder.
+        whole = os.path.abspath(location) + ("/" if location.endswith("/") else "")
+        return self._transfer(words, location=whole)
+
+
+class Packages:
+    """What the hosts of a Put receive, found at its start, once for all that receive the same."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._known: dict[tuple[str, ...], Package] = {}
+
+    def get(self, names: tuple[str, ...]) -> Package:
+        with self._lock:
+            if names not in self._known:
+                self._known[names] = Package(names)
+            return self._known[names]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(repr(name) for name in names[:3]) + more

@@ -1,0 +1,36 @@
+"""What the processes of Put and Get ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from execo.transports.base import Exec
+
+from .send import Package
+
+__all__ = ["Transfer", "cause"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer(Exec):
+    """Run a script that takes or gives files.
+
+    :param transport: the name of the transport that runs it
+    :param label: how messages begin: what was to be put or got, and the host
+    :param package: what to send; or
+    :param location: where what arrives is stored, an absolute path
+    """
+
+    transport: str = ""
+    label: str = ""
+    package: Package | None = None
+    location: str = ""
+
+
+def cause(exc: BaseException) -> str:
+    """Why something failed, in words, without the temporary names that nobody knows."""
+    if isinstance(exc, OSError) and exc.strerror:
+        name = exc.filename
+        known = isinstance(name, str) and "/.execo-" not in name
+        return f"{name}: {exc.strerror}" if known else exc.strerror
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,202 @@
+"""The scripts that Put and Get run on hosts.
+
+For any POSIX shell (dash, bash, ksh, busybox) with the usual programs: ``cat mv rm mkdir wc touch
+chmod``, and ``tar`` for folders and for several files at once. Each is sent as words, ``sh -c
+SCRIPT sh NAME...``: names never become part of a script. Lines end where a blank may stand for
+their end, and there are no single quotes, so that every login shell passes them on unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "END_NAME",
+    "HEADER",
+    "get_command",
+    "is_folder_name",
+    "put_file_command",
+    "put_tree_command",
+    "temporary_name",
+    "too_long",
+]
+
+HEADER = b"execo-get "
+"""How the first line of what Get receives begins; what the login shell printed before is skipped.
+"""
+
+END_NAME = ".execo-end-of-archive"
+"""The last file of an archive that Put sends; it shows that nothing is missing."""
+
+_MOST_WORDS = 100_000
+"""Characters of all names together that a command may have: Linux takes 128 KiB."""
+
+# rename(2) replaces a link, not the file that it leads to. The point keeps line feeds at the end
+# of a name, which $(...) would drop.
+_REAL = 'real() { r=$(readlink -f "$1" && echo .) && r=${r%??}; }; '
+
+# What is left when the script is ended, by whatever but KILL, is removed; the ordinary end has
+# nothing to remove, and saves the program.
+_TIDY = (
+    "trap tidy EXIT; trap "
+    '"exit 129" HUP; trap "exit 130" INT; trap "exit 141" PIPE; trap "exit 143" TERM; '
+)
+
+# d the destination   q the temporary name   NAME for a destination that is a folder
+_PUT_FILE = (
+    "d=WHERE; shift; "
+    'if [ -d "$d" ]; then d=${d%/}/$1; '
+    "else case $d in "
+    '*/) mkdir -p "$d" || exit; d=$d$1;; '
+    '*) [ -d "${d%/*}/" ] || mkdir -p "${d%/*}" || exit;; '
+    "esac; fi; "
+    'if [ -d "$d" ]; then echo "$d: it is a folder" >&2; exit 1; fi; '
+    'if [ -e "$d" ] && [ ! -f "$d" ]; then exec cat >"$d"; fi; '
+    '[ ! -L "$d" ] || { ' + _REAL + 'real "$d" || exit; d=$r; }; '
+    "q=${d%/*}/TEMPORARY; "
+    'tidy() { rm -f "$q"; }; ' + _TIDY + "umask UMASK; set -C; "
+    'cat >"$q" || exit; '
+    'n=$(wc -c <"$q") || exit; '
+    'if [ "$n" -ne SIZE ]; then echo "$d: of SIZE bytes, "$n" have come" >&2; exit 1; fi; '
+    'TOUCH "$q"; CHMOD'
+    'mv -f "$q" "$d" && trap - EXIT'
+)
+
+# The files arrive in a folder beside their destination. What is new there, or replaces a regular
+# file, is moved in batches; folders that exist are merged; what is no regular file is written to.
+_PUT_TREE = (
+    "d=WHERE; "
+    '[ -d "$d" ] || mkdir -p "$d" || exit; '
+    "d=${d%/}; q=$d/TEMPORARY; "
+    'tidy() { chmod -R u+rwX "$q"; rm -rf "$q"; }; ' + _REAL + _TIDY +
+    # move FROM TO ENTRY...: a folder that may not be written may not be moved either
+    "move() { t=$2; shift 2; [ $# -eq 0 ] || mv -f "
+    '"$@" "$t/"; }; '
+    'locked() { chmod u+w "$1" && mv -f "$1" "$2" && chmod u-w "$2"; }; '
+    "merge() { "
+    'for e in "$1"/* "$1"/.*; do '
+    "b=${e##*/}; case $b in .|..) continue;; esac; "
+    '[ -e "$e" ] || continue; b=$2/$b; '
+    'if [ -d "$b" ]; then '
+    'if [ -d "$e" ]; then [ -w "$e" ] || chmod u+rwx "$e"; merge "$e" "$b" || return; '
+    'else echo "$b: it is a folder" >&2; return 1; fi; '
+    'elif [ -d "$e" ] && [ -e "$b" ]; then echo "$b: it is no folder" >&2; return 1; '
+    'elif [ -e "$b" ] && [ ! -f "$b" ]; then cat "$e" >"$b" || return; '
+    'elif [ -L "$b" ]; then real "$b" && mv -f "$e" "$r" || return; '
+    'elif [ -d "$e" ] && [ ! -w "$e" ]; then locked "$e" "$b" || return; '
+    'else set -- "$@" "$e"; '
+    'if [ $# -gt 101 ]; then move "$@" || return; set -- "$1" "$2"; fi; '
+    "fi; done; "
+    'move "$@"; }; '
+    '(umask 077 && mkdir "$q") && tar -xopf - -C "$q" && '
+    # An archive may be cut between two files without tar's noticing: its last one must be there.
+    'rm "$q/END" && merge "$q" "$d" || exit; '
+    'trap - EXIT; rm -rf "$q"'
+)
+
+# Names are expanded here, unless they exist as they are. One regular file is sent as it is after a
+# line with its size, mode and time; of what has no size to trust (/proc, devices), all is sent.
+# GNU tar exits 1 when a file has changed meanwhile; what it has sent is whole.
+_GET = (
+    "LC_ALL=C; export LC_ALL; IFS=; set -- NAMES; k=$#; "
+    "while [ $k -gt 0 ]; do f=$1; shift; k=$((k-1)); "
+    'if [ -e "$f" ]; then set -- "$@" "$f"; else set -- "$@" $f; fi; done; '
+    'for f in "$@"; do '
+    '[ -e "$f" ] || { ls -Ld "$f" >/dev/null; exit 1; }; '
+    'if [ -f "$f" ]; then exec 3<"$f" || exit; fi; done; exec 3<&-; '
+    'if [ $# -eq 1 ] && [ ! -d "$1" ]; then exec <"$1" || exit; '
+    's=$(stat -Lc "%s %a %Y" "$1" 2>/dev/null || stat -Lf "%z %Lp %m" "$1") || exit; '
+    '[ -s "$1" ] && [ -f "$1" ] || s="- ${s#* }"; '
+    'case $1 in /proc/*|/sys/*) s="- ${s#* }";; esac; '
+    'printf "%sfile %s\\n%s\\0" "HEADER" "$s" "${1##*/}"; exec cat; fi; '
+    "pack() { (cd "
+    '"$c" && exec tar -chf - "$@"); s=$?; '
+    "if [ $s -eq 1 ]; then case $(tar --version 2>/dev/null) in *GNU*) s=0;; esac; fi; "
+    "return $s; }; "
+    'printf "%star\\n" "HEADER"; '
+    'c=; for f in "$@"; do case ${f##*/} in .|..|"") '
+    'f=$(cd "$f" && pwd && echo .) || exit; f=${f%??};; esac; '
+    "p=${f%/*}/; "
+    'if [ "$p" = "$c" ]; then set -- "$@" "./${f##*/}"; '
+    'else [ -z "$c" ] || pack "$@" || exit; c=$p; set -- "./${f##*/}"; fi; done; '
+    'pack "$@"'
+)
+
+
+def put_file_command(
+    location: str, name: str, *, size: int, mode: int, mtime: float
+) -> tuple[str, ...]:
+    """The words that store the bytes of one file from stdin.
+
+    :param location: where: a name, or a folder if it exists or ends with a slash
+    :param name: the file's name in a folder
+    :param size: how many bytes there have to be
+    :param mode: its permissions
+    :param mtime: a unix timestamp; kept to the second
+    """
+    stamp = time.strftime("%Y%m%d%H%M.%S", time.gmtime(mtime))
+    where, word = _home_apart(location, 1)
+    # What cat creates has the right mode at once, if it is not a program; it is never open to
+    # more than that.
+    chmod = f'chmod {mode:o} "$q" || exit; ' if mode & 0o7111 else ""
+    script = _filled(
+        _PUT_FILE,
+        WHERE=where,
+        TEMPORARY=temporary_name(),
+        UMASK=f"{0o777 & ~mode:03o}",
+        SIZE=str(size),
+        TOUCH=f"TZ=UTC0 touch -t {stamp}",
+        CHMOD=chmod,
+    )
+    return ("sh", "-c", script, "sh", word, name)
+
+
+def put_tree_command(location: str) -> tuple[str, ...]:
+    """The words that unpack a tar stream from stdin into the folder ``location``."""
+    where, word = _home_apart(location, 1)
+    script = _filled(_PUT_TREE, WHERE=where, TEMPORARY=temporary_name(), END=END_NAME)
+    return ("sh", "-c", script, "sh", word)
+
+
+def get_command(names: Sequence[str]) -> tuple[str, ...]:
+    """The words that send files to stdout: the header, then bytes or tar archives, one after the
+    other."""
+    # Without the slashes at its end a folder has a last part.
+    found = [_home_apart(name.rstrip("/") or name, at) for at, name in enumerate(names, 1)]
+    script = _filled(_GET, NAMES=" ".join(text for text, _ in found), HEADER=HEADER.decode())
+    return ("sh", "-c", script, "sh", *(word for _, word in found))
+
+
+def is_folder_name(location: str) -> bool:
+    """Whether a location can be nothing but a folder."""
+    return location.endswith("/") or location.rpartition("/")[2] in (".", "..", "~", "")
+
+
+def temporary_name() -> str:
+    """A name that nothing has, for what is not complete yet."""
+    return f".execo-{os.urandom(8).hex()}"
+
+
+def _home_apart(name: str, rank: int) -> tuple[str, str]:
+    """The text for argument ``rank``, and the argument.
+
+    The shell itself expands ``~`` and ``~user``, which therefore stand in the script.
+    """
+    place = f'"${{{rank}}}"'
+    match = re.match(r"(~[A-Za-z0-9._-]*)(?:/|$)", name)
+    if match is not None:
+        return f"{match[1]}/{place}", name[match.end() :].lstrip("/")
+    # With ./ in front, "-rf" is a name like others.
+    return place, name if name.startswith("/") else f"./{name}"
+
+
+def _filled(script: str, **values: str) -> str:
+    return re.sub("|".join(values), lambda match: values[match[0]], script)
+
+
+def too_long(words: Iterable[str]) -> bool:
+    """Whether a host could not take a command of these words."""
+    return sum(len(word.encode("utf-8", "surrogateescape")) + 3 for word in words) > _MOST_WORDS

@@ -1,0 +1,252 @@
+"""Reaching a host: its name is resolved, a TCP connection made, its first words awaited.
+
+No thread waits for a host: names are resolved by a worker, the rest happens on the I/O thread. A
+host that has accepted the connection but says nothing costs one descriptor, and no place among
+those whose connections are being set up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from execo._core.loop import owned
+from execo._core.runtime import Runtime
+from execo.errors import ProcessError, Reason
+
+from .base import Target
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+__all__ = ["DEFAULT_PORT", "Dial"]
+
+DEFAULT_PORT = 22
+
+SILENT = 0.25
+"""Seconds after which a host that has not answered is taken for a silent one."""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+
+
+class Dial:
+    """One attempt to reach a host. All on the I/O thread.
+
+    :param on_ready: given the connected socket of a host that has begun to speak
+    :param on_failed: given the error
+    :param on_silent: called once, if the host takes longer than :data:`SILENT`
+    :param make_room: called when the system has no descriptor left
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        target: Target,
+        *,
+        on_ready: Callable[[socket.socket], object],
+        on_failed: Callable[[ProcessError], object],
+        on_silent: Callable[[], object],
+        make_room: Callable[[], object],
+    ) -> None:
+        self._runtime = runtime
+        self._loop = runtime.loop
+        self._target = target
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._on_silent = on_silent
+        self._make_room = make_room
+        self._sock: socket.socket | None = None
+        self._places: list[tuple[Any, ...]] = []
+        self._next = 0
+        self._errors: list[str] = []
+        self._pause = _FIRST_PAUSE
+        self._over = False
+        self._silence: TimerHandle | None = None
+        self._deadline: TimerHandle | None = None
+        self._place_limit: TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin; one of the callbacks tells the outcome."""
+        owned.add(self)
+        timeout = self._target.options.connect_timeout
+        if timeout is not None:
+            self._deadline = self._loop.call_later(timeout, self._on_timeout)
+        self._silence = self._loop.call_later(SILENT, self._on_silent)
+        try:
+            # An address in numbers needs no look-up and no other thread.
+            self._resolved(self._look_up(socket.AI_NUMERICHOST), None)
+        except OSError:
+            self._runtime.workers.submit(self._resolve)
+
+    def cancel(self) -> None:
+        """Give up without a word."""
+        self._over = True
+        owned.discard(self)
+        for timer in (self._silence, self._deadline, self._place_limit):
+            if timer is not None:
+                timer.cancel()
+        self._drop()
+
+    # -- the name -------------------------------------------------------------------------------
+
+    def _look_up(self, flags: int) -> list[tuple[Any, ...]]:
+        port = self._target.port or DEFAULT_PORT
+        return socket.getaddrinfo(self._target.address, port, type=socket.SOCK_STREAM, flags=flags)
+
+    def _resolve(self) -> None:
+        # Blocks for as long as the name servers like: on a worker.
+        places: list[tuple[Any, ...]] = []
+        error: Exception | None = None
+        try:
+            places = self._look_up(0)
+        except (OSError, UnicodeError) as exc:  # the latter for a label that is too long
+            error = exc
+        self._loop.call_soon(self._resolved, places, error)
+
+    def _resolved(self, places: list[tuple[Any, ...]], error: Exception | None) -> None:
+        if self._over:
+            return
+        if error is not None or not places:
+            why = getattr(error, "strerror", None) or str(error or "it has no address")
+            self._fail(f"its name cannot be resolved ({why}); is it spelt right?", error)
+            return
+        self._places = places
+        self._try_next()
+
+    # -- the connection -------------------------------------------------------------------------
+
+    def _try_next(self) -> None:
+        family, kind, protocol, _, address = self._places[self._next]
+        try:
+            sock = self._sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            result = sock.connect_ex(address)
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                self._make_room()
+                self._again()
+                return
+            result = exc.errno or errno.EIO
+        if result in (0, errno.EINPROGRESS):
+            assert self._sock is not None
+            self._loop.add_writer(self._sock, self._on_connected)
+            self._limit_place()
+        else:
+            self._on_refused(result)
+
+    def _limit_place(self) -> None:
+        # A name with several addresses, of which the first ones do not answer.
+        timeout = self._target.options.connect_timeout
+        left = len(self._places) - self._next
+        if timeout is not None and left > 1:
+            wait = timeout / (left + 1)
+            self._place_limit = self._loop.call_later(wait, self._on_refused, errno.ETIMEDOUT)
+
+    def _on_connected(self) -> None:
+        assert self._sock is not None
+        self._loop.remove_writer(self._sock)
+        result = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            self._on_refused(result)
+        else:
+            self._loop.add_reader(self._sock, self._on_words)
+
+    def _on_refused(self, number: int) -> None:
+        self._drop()
+        text = os.strerror(number).lower()
+        if text not in self._errors:
+            self._errors.append(text)
+        self._next += 1
+        if self._next < len(self._places):
+            self._try_next()
+        else:
+            port = self._target.port or DEFAULT_PORT
+            self._fail(f"port {port}: {', '.join(self._errors)}", OSError(number, text))
+
+    def _on_words(self) -> None:
+        sock = self._sock
+        assert sock is not None
+        try:
+            some = sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            some = b""
+        if not some:
+            # A server with too many that have not logged in yet (MaxStartups) hangs up at once.
+            self._drop()
+            text = "it hung up before its first word"
+            if text not in self._errors:
+                self._errors.append(text)
+            self._again()
+            return
+        self._loop.remove_reader(sock)
+        self._sock = None
+        self._finish()
+        self._on_ready(sock)
+
+    def _again(self) -> None:
+        """Try the same place after a pause, which grows, and differs from host to host."""
+        self._drop()
+        pause = self._pause * (0.5 + random.random())
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._loop.call_later(pause, self._retry)
+
+    def _retry(self) -> None:
+        if not self._over:
+            self._try_next()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _on_timeout(self) -> None:
+        seconds = self._target.options.connect_timeout
+        said = f" ({', '.join(self._errors)})" if self._errors else ""
+        what = "it accepts connections but says nothing" if self._connected() else "no answer"
+        if self._errors:
+            what = "no connection"
+        text = f"{what} within {seconds:g} s (connect_timeout){said}"
+        self._fail(text, TimeoutError(errno.ETIMEDOUT, text))
+
+    def _connected(self) -> bool:
+        if self._sock is None:
+            return False
+        with contextlib.suppress(OSError):
+            self._sock.getpeername()
+            return True
+        return False
+
+    def _fail(self, why: str, cause: BaseException | None) -> None:
+        self._finish()
+        target = self._target
+        name = target.name or target.address
+        at = "" if name == target.address else f" ({target.address})"
+        error = ProcessError(
+            f"cannot connect to {name}{at}: {why}", reason=Reason.CONNECT, host=name
+        )
+        error.__cause__ = cause
+        self._on_failed(error)
+
+    def _finish(self) -> None:
+        self.cancel()
+
+    def _drop(self) -> None:
+        if self._place_limit is not None:
+            self._place_limit.cancel()
+            self._place_limit = None
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove_writer(sock)
+            self._loop.remove_reader(sock)
+            sock.close()
+
+    def close_inherited(self) -> None:
+        """In a forked child: close the copy, which the parent goes on to use."""
+        if self._sock is not None:
+            self._sock.close()

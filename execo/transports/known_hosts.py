@@ -1,0 +1,179 @@
+"""Known host keys: read once, looked up quickly, written under a lock.
+
+Under ``accept-new`` the first key that a host shows is recorded and any other one refused later;
+``strict`` refuses unknown hosts too; ``off`` looks at nothing. The files are those of OpenSSH.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Callable
+
+import paramiko
+from paramiko.hostkeys import HostKeyEntry, HostKeys
+
+from execo._core.runtime import Runtime
+from execo.log import logger
+
+from .base import Target
+from .dial import DEFAULT_PORT
+
+__all__ = ["KnownHosts", "KnownHostsFiles", "name_of"]
+
+USER_FILE = "~/.ssh/known_hosts"
+SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
+
+
+def name_of(target: Target) -> str:
+    """The name that the host of ``target`` has in these files."""
+    port = target.port or DEFAULT_PORT
+    return target.address if port == DEFAULT_PORT else f"[{target.address}]:{port}"
+
+
+class KnownHosts:
+    """What some files say. Reading them blocks; the rest belongs to the I/O thread.
+
+    :param paths: the files; new keys are written into the first one
+    """
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self._paths = paths
+        self._plain: dict[str, dict[str, paramiko.PKey]] = {}
+        self._others: list[HostKeyEntry] = []  # hashed names and patterns
+        self._revoked: set[bytes] = set()
+        for path in paths:
+            # None of them needs to exist.
+            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
+                for number, line in enumerate(f, 1):
+                    self._read(line.strip(), number)
+
+    def _read(self, line: str, number: int) -> None:
+        if not line or line.startswith("#"):
+            return
+        marker, rest = "", line
+        if line.startswith("@"):
+            marker, _, rest = line.partition(" ")
+        try:
+            entry = HostKeyEntry.from_line(rest, number)
+        except Exception:  # noqa: BLE001 - a line that is none is passed over, as by ssh
+            return
+        if entry is None or marker == "@cert-authority":
+            return
+        if marker == "@revoked":
+            self._revoked.add(entry.key.asbytes())
+            return
+        if any(c in name for name in entry.hostnames for c in "|*?!"):
+            self._others.append(entry)
+            return
+        for name in entry.hostnames:
+            self._plain.setdefault(name, {})[entry.key.get_name()] = entry.key
+
+    def keys_of(self, name: str) -> dict[str, paramiko.PKey]:
+        """The known keys of a host, by their type."""
+        found: dict[str, paramiko.PKey] = {}
+        for entry in self._others:
+            if _matches(entry, name):
+                found.setdefault(entry.key.get_name(), entry.key)
+        return {**found, **self._plain.get(name, {})}
+
+    def problem(self, name: str, key: paramiko.PKey, *, strict: bool) -> str | None:
+        """Why ``key`` cannot be that of the host; None if it is, or is the first one."""
+        if key.asbytes() in self._revoked:
+            return "its host key is marked as revoked"
+        known = self.keys_of(name)
+        shown = f"{key.get_name()} {key.fingerprint}"
+        same_kind = known.get(key.get_name())
+        if same_kind is not None:
+            if same_kind.asbytes() == key.asbytes():
+                return None
+            return (
+                f"its host key has changed: it shows {shown}, not the known one. If it was "
+                f"reinstalled, remove the old key: ssh-keygen -R {name!r}"
+            )
+        if known and not strict:
+            return f"its host key is of another type than the known one: it shows {shown}"
+        if strict:
+            return (
+                f"its host key is not known: it shows {shown}. Add it to "
+                f"{self._paths[0]}, or set host_key_policy to 'accept-new'"
+            )
+        return None
+
+    def add(self, name: str, key: paramiko.PKey) -> bool:
+        """Remember a key; False if it was known."""
+        kinds = self._plain.setdefault(name, {})
+        if key.get_name() in self.keys_of(name):
+            return False
+        kinds[key.get_name()] = key
+        return True
+
+    def write(self, name: str, key: paramiko.PKey) -> None:
+        """Append a key to the first file. Blocks: on a worker."""
+        path = self._paths[0]
+        line = f"{name} {key.get_name()} {key.get_base64()}\n"
+        try:
+            os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+            with open(path, "a+b") as file:
+                # Other processes do the same at the same time.
+                fcntl.lockf(file, fcntl.LOCK_EX)
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        line = "\n" + line
+                file.write(line.encode())
+        except OSError as exc:
+            logger.warning("cannot record the key of %s in %s: %s", name, path, exc.strerror)
+
+
+def _matches(entry: HostKeyEntry, name: str) -> bool:
+    """Whether the names of ``entry`` mean the host (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    matched = False
+    for pattern in entry.hostnames:
+        if pattern.startswith("|1|"):
+            matched = matched or HostKeys.hash_host(name, pattern) == pattern
+        elif pattern.startswith("!"):
+            if _fits(pattern[1:], name):
+                return False
+        else:
+            matched = matched or _fits(pattern, name)
+    return matched
+
+
+def _fits(pattern: str, name: str) -> bool:
+    # Not fnmatch: "[address]:port" is a name and no class of characters.
+    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(text, name, re.IGNORECASE) is not None
+
+
+class KnownHostsFiles:
+    """The files in use by this process. Methods belong to the I/O thread."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._read: dict[tuple[str, ...], KnownHosts] = {}
+        self._waiting: dict[tuple[str, ...], list[Callable[[KnownHosts], object]]] = {}
+
+    def get(self, paths: tuple[str, ...], on_read: Callable[[KnownHosts], object]) -> None:
+        """Call ``on_read`` with what the files say; none = the user's and the system's."""
+        paths = paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE)
+        known = self._read.get(paths)
+        if known is not None:
+            on_read(known)
+            return
+        waiting = self._waiting.setdefault(paths, [])
+        waiting.append(on_read)
+        if len(waiting) == 1:
+            self._runtime.workers.submit(self._load, paths)
+
+    def _load(self, paths: tuple[str, ...]) -> None:
+        known = KnownHosts(paths)
+        self._runtime.loop.call_soon(self._have, paths, known)
+
+    def _have(self, paths: tuple[str, ...], known: KnownHosts) -> None:
+        self._read[paths] = known
+        for on_read in self._waiting.pop(paths, ()):
+            on_read(known)

@@ -1,0 +1,189 @@
+"""The guard of a target that is reached with the ssh command: one more ssh, and its orders.
+
+The guard itself is a small shell on the host, see :mod:`~execo.transports.remote_shell`.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from execo.errors import ProcessError
+
+from .base import Channel, Target
+from .remote_shell import ORDER_BYE, ORDER_END_FIRST, kill_order, parse_hello
+
+if TYPE_CHECKING:
+    from .openssh import OpenSshTransport
+    from .openssh_channel import OpenSshChannel
+
+__all__ = ["OpenSshGuard"]
+
+IDLE_TIME = 30.0
+"""Seconds that a guard stays after the last command of its target."""
+
+_LONGEST_LINE = 65536
+
+
+class _State(enum.Enum):
+    COMING = enum.auto()
+    READY = enum.auto()
+    GONE = enum.auto()
+
+
+class OpenSshGuard:
+    """The guard of one target, shared by its commands; the sink of its own ssh.
+
+    ``users`` are the commands that need it. It belongs to the transport's lock; all else to the
+    I/O thread.
+    """
+
+    def __init__(self, transport: OpenSshTransport, target: Target) -> None:
+        self.target = target
+        self.users: set[OpenSshChannel] = set()
+        self._transport = transport
+        self._loop = transport.loop
+        self._state = _State.COMING
+        self._channel: Channel | None = None
+        self._started = False
+        self._dismissed = False
+        self._over = False
+        self._heard = b""
+        self._waiting: list[tuple[bytes, Callable[[], object] | None]] = []
+        self._idle = 0  # counts the times that it fell idle
+
+    @property
+    def gone(self) -> bool:
+        """True if it never came, or went: a later command gets another one."""
+        return self._state is _State.GONE or self._dismissed
+
+    @property
+    def coming(self) -> bool:
+        """True until it is there, or will never be: what it is told waits."""
+        return self._state is _State.COMING
+
+    @property
+    def busy(self) -> bool:
+        """True while a command of its target runs."""
+        return any(user.unfinished for user in list(self.users))
+
+    # -- what the commands ask of it ------------------------------------------------------------
+
+    def kill(self, number: int, command: int, without: Callable[[], object] | None = None) -> None:
+        """Have a signal sent to all of ``command``, as soon as the guard is there.
+
+        :param without: called if there is none, now or later
+        """
+        order = kill_order(command, number).encode()
+        if self._state is _State.READY and self._channel is not None:
+            self._channel.write(order)
+        elif self._state is _State.COMING:
+            self._waiting.append((order, without))
+        elif without is not None:
+            without()
+
+    def look_idle(self) -> None:
+        """Dismiss it after a while, unless it is needed again."""
+        if not self.users and not self._over:
+            self._idle += 1
+            self._loop.call_later(IDLE_TIME, self._dismiss_idle, self._idle)
+
+    def _dismiss_idle(self, idle: int) -> None:
+        if idle == self._idle and self._transport.withdraw(self):
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Send it away: it touches nothing any more."""
+        if self._dismissed or self._channel is None:
+            return
+        self._dismissed = True
+        for user in list(self.users):
+            if not user.unfinished:
+                user.kill_survivors()  # nobody will look later
+        if not self._started:
+            self._channel.abort()
+            return
+        self._channel.write(ORDER_BYE.encode())
+        self._channel.close_stdin()
+        self._loop.call_later(_patience(self.target), self.end)
+
+    def end(self) -> None:
+        """End its ssh, whatever it does."""
+        if self._channel is not None and not self._over:
+            self._channel.send_signal(signal.SIGKILL)
+
+    # -- the sink of its ssh --------------------------------------------------------------------
+
+    def on_open(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def on_start(self) -> None:
+        self._started = True
+        self._loop.call_later(_patience(self.target), self._give_up_coming)
+
+    def on_data(self, stream: int, data: bytes) -> None:
+        if self._state is not _State.COMING or stream != 1 or self._channel is None:
+            return
+        # A start-up file of the login shell may have printed lines of its own before.
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        for line in lines:
+            hello = parse_hello(line.decode("utf-8", "replace"))
+            if hello is not None:
+                if hello.linux:
+                    self._greet(self._channel)
+                else:
+                    self._miss()  # it cannot find the processes of commands there
+                return
+        if len(self._heard) > _LONGEST_LINE:
+            self._miss()
+
+    def on_eof(self, stream: int, error: OSError | None) -> None:
+        pass
+
+    def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        self._end()
+
+    def on_error(self, error: ProcessError) -> None:
+        self._end()
+
+    def on_written(self, count: int) -> None:
+        pass
+
+    def on_write_error(self, error: OSError) -> None:
+        pass
+
+    def _greet(self, channel: Channel) -> None:
+        self._state = _State.READY
+        self._heard = b""
+        # Every command here bears a mark: none is the unmarked first one.
+        channel.write(ORDER_END_FIRST.encode())
+        waiting, self._waiting = self._waiting, []
+        for order, _ in waiting:
+            channel.write(order)
+
+    def _give_up_coming(self) -> None:
+        if self._state is _State.COMING:
+            self._miss()
+            self.end()
+
+    def _miss(self) -> None:
+        """There is no guard: the commands do without."""
+        self._state = _State.GONE
+        waiting, self._waiting = self._waiting, []
+        for _, without in waiting:
+            if without is not None:
+                without()
+        self.dismiss()
+
+    def _end(self) -> None:
+        self._over = True
+        self._miss()
+        self._transport.guard_ended(self)
+
+
+def _patience(target: Target) -> float:
+    """Seconds for a guard to come or to go."""
+    timeout = target.options.connect_timeout
+    return 60.0 if timeout is None else max(1.0, timeout)

@@ -1,0 +1,225 @@
+"""The connections of this process: shared, limited in how many are set up at a time, reused.
+
+Nothing limits how many commands run. What is limited is starting: connections whose set-up is
+under way (it is work for this machine), logins under way at one address (a server hangs up on more
+than ten, MaxStartups), commands on one connection (MaxSessions: there is another one then).
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections import deque
+
+from execo._core.child import raise_descriptor_limit
+from execo._core.runtime import Runtime
+from execo.errors import ProcessError, Reason
+
+from .base import Target
+from .dial import Dial
+from .keys import KeyRing
+from .known_hosts import KnownHostsFiles
+from .ssh_connection import Command, SshConnection, State
+
+__all__ = ["Pool"]
+
+SETTING_UP = 64
+"""Connections that are being set up at a time; as many again are being dialled."""
+
+AT_ONE_ADDRESS = 8
+"""Connections to one address that have not logged in yet: a server counts them (MaxStartups)."""
+
+
+class _Host:
+    """The connections with one target, and the commands that wait for one."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.connections: list[SshConnection] = []
+        self.waiting: deque[Command] = deque()
+
+    def count(self, *states: State) -> int:
+        return sum(connection.state in states for connection in self.connections)
+
+
+class Pool:
+    """All on the I/O thread. ``close`` ends what there is."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.keys = KeyRing(runtime)
+        self.known_hosts = KnownHostsFiles(runtime)
+        self._hosts: dict[Target, _Host] = {}
+        self._user: str | None = None
+        self._dials: dict[SshConnection, Dial] = {}
+        self._to_dial: deque[SshConnection] = deque()
+        self._dialling: set[SshConnection] = set()  # those that are not silent
+        self._spoke: deque[tuple[SshConnection, socket.socket]] = deque()
+        self._setting_up: set[SshConnection] = set()
+        self._raised = False
+
+    def user_of(self, target: Target) -> str:
+        """The name to log in with."""
+        if target.user is not None:
+            return target.user
+        if self._user is None:
+            self._user = getpass.getuser()
+        return self._user
+
+    # -- commands -------------------------------------------------------------------------------
+
+    def submit(self, command: Command) -> None:
+        """Run a command on a connection to its target, when there is one with room."""
+        target = command.request.target
+        assert target is not None
+        host = self._hosts.get(target)
+        if host is None:
+            host = self._hosts[target] = _Host(target)
+        host.waiting.append(command)
+        self._serve(host)
+
+    def resubmit(self, command: Command, connection: SshConnection) -> None:
+        """A command whose channel was refused, so that it has not run, goes to the front."""
+        host = self._hosts[connection.target]
+        host.waiting.appendleft(command)
+        self._serve(host)
+
+    def give_up(self, command: Command) -> bool:
+        """Take back a command that waits; False if it does not."""
+        target = command.request.target
+        host = None if target is None else self._hosts.get(target)
+        if host is None:
+            return False
+        if command in host.waiting:
+            host.waiting.remove(command)
+            return True
+        return any(connection.give_up(command) for connection in host.connections)
+
+    def _serve(self, host: _Host) -> None:
+        for connection in host.connections:
+            while (
+                host.waiting
+                and connection.state is State.READY
+                and (connection.busy < connection.room)
+            ):
+                connection.run(host.waiting.popleft())
+        coming = [c for c in host.connections if c.state is not State.READY]
+        missing = len(host.waiting) - sum(connection.room for connection in coming)
+        while missing > 0 and len(coming) < AT_ONE_ADDRESS:
+            connection = SshConnection(self, host.target)
+            host.connections.append(connection)
+            coming.append(connection)
+            self._to_dial.append(connection)
+            missing -= connection.room
+        self._advance()
+
+    # -- setting up -----------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Begin as much as may be under way."""
+        while self._spoke and len(self._setting_up) < SETTING_UP:
+            connection, sock = self._spoke.popleft()
+            self._setting_up.add(connection)
+            connection.set_up(sock)
+        while self._to_dial and len(self._dialling) + len(self._spoke) < SETTING_UP:
+            self._dial(self._to_dial.popleft())
+
+    def _dial(self, connection: SshConnection) -> None:
+        self._dialling.add(connection)
+        dial = Dial(
+            self.runtime,
+            connection.target,
+            on_ready=lambda sock: self._on_spoke(connection, sock),
+            on_failed=lambda error: self._on_dial_failed(connection, error),
+            on_silent=lambda: self._on_silent(connection),
+            make_room=self._make_room,
+        )
+        self._dials[connection] = dial
+        dial.start()
+
+    def _on_silent(self, connection: SshConnection) -> None:
+        # It may be silent for ever: the others go on.
+        self._dialling.discard(connection)
+        self._advance()
+
+    def _on_spoke(self, connection: SshConnection, sock: socket.socket) -> None:
+        self._dialling.discard(connection)
+        del self._dials[connection]
+        self._spoke.append((connection, sock))
+        self._advance()
+
+    def _on_dial_failed(self, connection: SshConnection, error: ProcessError) -> None:
+        self._dialling.discard(connection)
+        self._dials.pop(connection, None)
+        connection.fail(error)
+
+    def _make_room(self) -> None:
+        """The system has no descriptor left."""
+        if not self._raised:
+            self._raised = True
+            raise_descriptor_limit()
+        else:
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that no command uses."""
+        for host in list(self._hosts.values()):
+            for connection in list(host.connections):
+                if connection.state is State.READY and not connection.busy:
+                    connection.close()
+                    host.connections.remove(connection)
+            if not host.connections and not host.waiting:
+                del self._hosts[host.target]
+
+    # -- what connections tell ------------------------------------------------------------------
+
+    def on_ready(self, connection: SshConnection) -> None:
+        """It is logged in."""
+        self._setting_up.discard(connection)
+        self._serve(self._hosts[connection.target])
+        self._advance()
+
+    def on_room(self, connection: SshConnection) -> None:
+        """A command has ended on it."""
+        host = self._hosts.get(connection.target)
+        if host is not None and host.waiting:
+            self._serve(host)
+
+    def on_over(self, connection: SshConnection, *, was_ready: bool) -> None:
+        """It could not be made, or is lost."""
+        self._setting_up.discard(connection)
+        self._dialling.discard(connection)
+        host = self._hosts.get(connection.target)
+        if host is None:
+            return  # all were closed
+        if connection in host.connections:
+            host.connections.remove(connection)
+        # Those that wait for its guard have not run: another connection may run them.
+        host.waiting.extendleft(reversed(connection.waiting))
+        error = connection.error
+        assert error is not None
+        hopeless = not host.connections or error.reason is not Reason.CONNECT
+        if not was_ready and hopeless and not host.count(State.READY):
+            waiting, host.waiting = host.waiting, deque()
+            for command in waiting:
+                command.refuse(error)
+        if not host.connections and not host.waiting:
+            self._hosts.pop(host.target, None)
+        else:
+            self._serve(host)
+        self._advance()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End all connections."""
+        for dial in self._dials.values():
+            dial.cancel()
+        self._dials.clear()
+        for _, sock in self._spoke:
+            sock.close()
+        self._spoke.clear()
+        for host in self._hosts.values():
+            for connection in host.connections:
+                connection.close()
+        self._hosts.clear()

@@ -1,0 +1,227 @@
+"""What the ssh command writes about itself, and what that means: ssh_config(5), ssh(1), OpenSSH.
+
+ssh exits 255 for every trouble of its own, and also when the command has exited 255 or died of a
+signal. Which it was is told by its messages, which are kept apart from the command's stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from execo.errors import ProcessError, Reason
+
+from .base import Target
+
+__all__ = ["FOLLOW", "SSH_FAILED", "SshLog", "Trouble", "diagnose", "failure", "place", "read_log"]
+
+FOLLOW = ",".join(
+    f"clientloop.c:{function}():*"
+    for function in ("client_status_confirm", "client_input_channel_req", "server_alive_check")
+)
+"""The LogVerbose (OpenSSH 8.5 and later) that makes ssh write when a command is accepted, and that
+it has exited. Not the level DEBUG1: from INFO on ssh prints the host's banner on the command's
+stderr."""
+
+SSH_FAILED = 255 << 8
+"""The wait status of an ssh that has failed, or whose command has exited 255 or died."""
+
+_FORCED = r"(?:debug\d: )?(?:clientloop\.c:\w+\(\):\d+ \([^)]*\): )?"
+_ACCEPTED = re.compile(_FORCED + r"exec request accepted on channel")
+_EXITED = re.compile(_FORCED + r"client_input_channel_req: channel \d+ rtype exit-(status|signal)")
+_PLACE = re.compile(r"^clientloop\.c:\w+\(\):\d+ \([^)]*\): ")
+# What ssh also writes when all is well, at the levels that users ask for.
+_CHATTER = re.compile(
+    r"debug\d: |OpenSSH_|Warning: Permanently added|Authenticated to |Transferred: sent|"
+    r"Bytes per second|Killed by signal|Connection to \S+ closed\.$|\*\* |@+$|\s*$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SshLog:
+    """What ssh has written so far.
+
+    :param messages: its own lines, without what it also writes when all is well
+    :param accepted: the host has taken the command (known with :data:`FOLLOW` alone)
+    :param exited: the command has exited (likewise)
+    :param by_signal: it has died of a signal; ssh does not say of which (likewise)
+    """
+
+    messages: tuple[str, ...] = ()
+    accepted: bool = False
+    exited: bool = False
+    by_signal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why ssh has failed.
+
+    :param reason: the word for it
+    :param cause: in ssh's words
+    :param hint: what to do
+    """
+
+    reason: Reason
+    cause: str
+    hint: str
+
+
+def read_log(text: str) -> SshLog:
+    """Understand the text of ``ssh -E``."""
+    messages: list[str] = []
+    accepted = exited = by_signal = False
+    # Not splitlines(): ssh escapes what is not printable, and a line ends with CR LF or LF.
+    for line in text.replace("\r", "").split("\n"):
+        if _ACCEPTED.match(line):
+            accepted = True
+        elif found := _EXITED.match(line):
+            exited, by_signal = True, found[1] == "signal"
+        else:
+            message = _PLACE.sub("", line).strip()
+            if not _CHATTER.match(message):
+                messages.append(message)
+    return SshLog(tuple(messages), accepted, exited, by_signal)
+
+
+_REMOVE_KEY = "if the host was installed anew, remove its old key: ssh-keygen -R {host}"
+_NAME_KEY = (
+    "check user and keyfile; a key with a passphrase needs an agent (ssh-add); "
+    "a password cannot be given to ssh here"
+)
+_WHAT_RUNS = "is sshd running there, and is the port right?"
+_SHARED = "does it offer what this ssh accepts? see HostKeyAlgorithms, KexAlgorithms in ssh_config"
+_BUSY = "is the host up, or sshd too busy (MaxStartups in sshd_config)?"
+_LOST = "is the host still up? what ran there may go on"
+_OPTIONS = "mend ssh_options or ~/.ssh/config"
+
+# In order: the first row that any of the messages meets. ssh ends a changed host key or a bad key
+# file with a general message, so the special come first.
+_TABLE: tuple[tuple[str, Reason, str], ...] = (
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", Reason.HOST_KEY, _REMOVE_KEY),
+    (r"no matching host key type found", Reason.HOST_KEY, _SHARED),
+    (
+        r"No \S+ host key is known for|authenticity of host .* can't be established",
+        Reason.HOST_KEY,
+        "connect once by hand to accept its key, or set host_key_policy to 'accept-new'",
+    ),
+    (r"Host key verification failed|host key .*revoked", Reason.HOST_KEY, _REMOVE_KEY),
+    (r"Too many authentication failures", Reason.AUTH, "name the key with keyfile"),
+    (r"Permission denied|No more authentication methods", Reason.AUTH, _NAME_KEY),
+    (r"no matching .* found", Reason.AUTH, _SHARED),
+    (
+        r"Could not resolve hostname|Name or service not known",
+        Reason.CONNECT,
+        "check its name; does this machine know it (getent hosts)?",
+    ),
+    (r"Connection refused", Reason.CONNECT, _WHAT_RUNS),
+    (r"No route to host|Network is unreachable|Host is down", Reason.CONNECT, "is the host up?"),
+    (r"timed out|Operation timed out", Reason.CONNECT, "is the host up? see connect_timeout"),
+    (r"Timeout, server .* not responding", Reason.CONNECT, _LOST),
+    (r"administratively prohibited|open failed", Reason.CONNECT, "see sshd_config of the host"),
+    (
+        r"request failed on channel|Session open refused",
+        Reason.CONNECT,
+        "the host refuses to run commands: see MaxSessions, ForceCommand in its sshd_config",
+    ),
+    (r"exchange_identification: (read: )?Connection", Reason.CONNECT, _BUSY),
+    ((r"banner exchange|exchange_identification|invalid format|[Bb]ad packet length|Corrupted MAC|"
+     r"message authentication code incorrect|Protocol major versions differ"), Reason.CONNECT,
+     "is it an SSH server that listens on this port?"),
+    ((r"Connection (to .* )?closed|Connection reset|Received disconnect|Disconnected from|"
+     r"Read from remote host|Broken pipe|ssh_dispatch_run_fatal|Connection aborted"),
+     Reason.CONNECT, _LOST),
+    ((r"Bad configuration option|unknown option|[Uu]nsupported option|[Bb]ad (port|number|owner)|"
+     r"[Mm]issing argument|usage: ssh|extra arguments|argument .*required|"
+     r"Can't open user config|Bad .* specification|invalid characters"), Reason.SPAWN, _OPTIONS),
+)  # fmt: skip
+_RULES = tuple((re.compile(pattern), reason, hint) for pattern, reason, hint in _TABLE)
+
+# What ssh says of keys that it could not use, before it says that it was not let in.
+_OF_KEYS = re.compile(
+    r"no such identity|Load key|Permissions \S+ for|sign_and_send_pubkey|agent refused|"
+    r"UNPROTECTED PRIVATE KEY"
+)
+
+
+def diagnose(messages: Iterable[str], host: str) -> Trouble | None:
+    """The trouble that ``messages`` speak of; None if they speak of none that is known.
+
+    :param messages: lines of ssh
+    :param host: as the user knows it, for the hint
+    """
+    lines = list(messages)
+    for rule, reason, hint in _RULES:
+        for line in lines:
+            if rule.search(line):
+                details = [one for one in lines if _OF_KEYS.search(one)]
+                if reason is not Reason.AUTH or line in details:
+                    details = []
+                cause = "; ".join([*dict.fromkeys(details), line])
+                return Trouble(reason, cause.strip("@ ."), hint.format(host=host))
+    return None
+
+
+_STARTS = {
+    Reason.CONNECT: "cannot connect to {place}",
+    Reason.AUTH: "{place} does not let us in",
+    Reason.HOST_KEY: "cannot trust {place}",
+    Reason.SPAWN: "ssh cannot be used to reach {place}",
+}
+
+
+def failure(
+    target: Target, status: int | None, log: SshLog, tail: Sequence[str], *, follows: bool
+) -> ProcessError | None:
+    """Why a command did not run, or was lost; None if ``status`` is its own.
+
+    :param status: the wait status of its ssh
+    :param tail: the last lines of its stderr: ssh writes there that a host has closed a connection,
+      and that an option is wrong
+    :param follows: it was run with :data:`FOLLOW`, so that the log says whether it has exited
+    """
+    if status is not None and os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        cause = f"somebody has ended the ssh command on this machine ({name})"
+        return _error(target, Reason.CONNECT, _lost(target, cause, _LOST))
+    if status != SSH_FAILED or log.exited:
+        return None
+    trouble = diagnose(log.messages, target.address)
+    if trouble is None:
+        trouble = diagnose(tail[-1:] if log.accepted else tail, target.address)
+        if trouble is not None and not (follows or trouble.reason is Reason.SPAWN):
+            trouble = None  # the command may have printed it, an ssh for one
+    if trouble is None:
+        if not follows and not log.messages:
+            return None
+        said = "; ".join(log.messages) or "ssh does not say why"
+        trouble = Trouble(Reason.CONNECT, said, "try ssh -v by hand")
+    if log.accepted:
+        message = _lost(target, trouble.cause, trouble.hint)
+    else:
+        start = _STARTS[trouble.reason].format(place=place(target))
+        message = f"{start}: {trouble.cause}; {trouble.hint}"
+    return _error(target, trouble.reason, message)
+
+
+def _lost(target: Target, cause: str, hint: str) -> str:
+    return f"the connection to {place(target)} was lost: {cause}; {hint}"
+
+
+def _error(target: Target, reason: Reason, message: str) -> ProcessError:
+    return ProcessError(message, reason=reason, host=target.address)
+
+
+def place(target: Target) -> str:
+    """``target`` for messages: the host as the user wrote it, with what else matters."""
+    name = target.name or target.address
+    details = [
+        f"address {target.address}" if target.address != name else "",
+        f"user {target.user}" if target.user is not None else "",
+        f"port {target.port}" if target.port is not None else "",
+    ]
+    shown = ", ".join(detail for detail in details if detail)
+    return f"{name} ({shown})" if shown else name
