@@ -246,6 +246,12 @@ def as_root(request: pytest.FixtureRequest) -> Host:
     return host
 
 
+def embedded(request: pytest.FixtureRequest) -> Host:
+    """On the embedded server."""
+    host: Host = request.getfixturevalue("cluster").hosts[0]
+    return host
+
+
 OVER_SSH = frozenset("forward heir instant pid popen slots unread".split()) | {
     "spawn errors",
     "third stream",
@@ -275,8 +281,10 @@ PROVIDERS = [
     ),
     Provider("paramiko as root", make_paramiko, make_paramiko, OVER_SSH, as_root),
     Provider("paramiko", make_paramiko, make_paramiko, OVER_SSH | {"cwd", "files"}, as_user),
+    Provider("paramiko on an embedded host", make_paramiko, make_paramiko, OVER_SSH, embedded),
     Provider("openssh as root", make_openssh, make_openssh, OPENSSH, as_root),
     Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
+    Provider("openssh on an embedded host", make_openssh, make_openssh, OPENSSH, embedded),
 ]
 
 # What the fake does where the others run these commands.

@@ -24,16 +24,16 @@ from execo._core.runtime import get_runtime
 from execo.config import configuration
 from execo.errors import CancelledError, NotSupported, Reason, SpawnError
 from execo.log import logger
-from execo.testing import CloseStdin, Echo, Eof, Err, Exit, Fail, Gate, Out, Read, Script
+from execo.testing import CloseStdin, Cluster, Echo, Eof, Err, Exit, Fail, Gate, Out, Read, Script
 from execo.transports.base import Exec, Forward, Target, Transport
 from execo.transports.local import LocalTransport
 
-pytest_plugins = ["sshd"]
+pytest_plugins = ["sshd", "execo.testing.pytest_plugin"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def waiting_thread() -> None:
-    """The thread that waits for children without pidfds, there before any comparison."""
+def there_before_any_comparison(cluster: Cluster) -> None:
+    """The embedded host, and the thread that waits for children without pidfds."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(child, "USE_PIDFD", False)
         transport = LocalTransport(get_runtime())
