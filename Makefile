@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# make demo HOSTS="a b node[1-6]": on these instead of hosts that it starts itself.
+HOSTS ?=
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
@@ -11,7 +13,7 @@ DOC := doc/_build/html
 .PHONY: demo test bench doc lint types examples
 
 demo: $(VENV)/.installed
-	$(RUN) examples/quickstart.py
+	$(RUN) examples/quickstart.py $(if $(strip $(HOSTS)),--hosts '$(HOSTS)')
 
 test: $(VENV)/.installed-test
 	tests/install-servers

@@ -62,13 +62,16 @@ def _public_bases(_app: Any, _name: str, _obj: type, _options: Any, bases: list[
     bases[:] = [one for base in list(bases) for one in public(base)]
 
 
-def _is_type_variable(_app: Any, _env: Any, node: Any, text: Any) -> Any:
-    """A type variable of ours has no page either; a misspelled name still fails."""
-    module, _, name = node["reftarget"].rpartition(".")
+def _has_no_page(_app: Any, _env: Any, node: Any, text: Any) -> Any:
+    """A type variable of ours has no page either, nor has what is private in a public signature; a
+    misspelled name still fails."""
+    target = node["reftarget"]
+    module, _, name = target.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
-    return text if isinstance(found, TypeVar) else None
+    private = found is not None and "._" in target
+    return text if private or isinstance(found, TypeVar) else None
 
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-bases", _public_bases)
-    app.connect("missing-reference", _is_type_variable)
+    app.connect("missing-reference", _has_no_page)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from execo.testing import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
 # A few words of what each must show; a new example needs its own.
 SHOWS = {
+    "dead_hosts.py": [
+        "127.0.0.2: ok=True -",
+        "127.0.0.3: ok=False connect: cannot connect to 127.0.0.3",
+        "within 2 s",
+        "127.0.0.5: ok=False auth: ",
+        "exited 3",
+        "left: 127.0.0.2\n",
+    ],
     "failures.py": [
         "true",
         "exit code",
@@ -24,14 +38,28 @@ SHOWS = {
     ],
     "interactive.py": ["apple\ncherry\npear\n", "stdin is a terminal"],
     "live_lines.py": ["left: 3", "right: 3", "left: go", "right: go"],
-    "quickstart.py": ["python gzip --best", "all files came back unchanged", "decompress"],
+    "put_get.py": [f"results/127.0.0.{n}/out/longest 13\n" for n in (2, 3, 4)],
+    "quickstart.py": ["gzip -9", "all files came back unchanged from ", " of 8 hosts", "compress"],
+    "remote_hosts.py": [
+        "127.0.0.5 says: 127.0.0.5 would listen on 8003",
+        "{'apple\\ncherry\\npear\\n'}",
+        "127.0.0.3 false 1 False",
+        "all went well: False",
+    ],
+    "servers_and_clients.py": [
+        "127.0.0.4 got hello from 127.0.0.",
+        "127.0.0.5 got hello from 127.0.0.",
+        "127.0.0.2 killed: True ok: True",
+        "127.0.0.3 killed: True ok: True",
+    ],
 }
+SAMPLES = sorted(path.name for path in EXAMPLES.glob("doc_*.py"))
 
 
-def run(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     return subprocess.run(
-        [sys.executable, "-W", "error", path],
+        [sys.executable, "-W", "error", path, *arguments],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -43,9 +71,8 @@ def run(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_example_is_listed() -> None:
-    # doc_*.py are the samples of the documentation, with a test of their own.
-    names = {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("doc_")}
-    assert set(SHOWS) == names
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    assert names == {*SHOWS, *SAMPLES}
 
 
 @pytest.mark.parametrize("name", sorted(SHOWS))
@@ -58,22 +85,82 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_quickstart_needs_python_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    done = run(EXAMPLES / "quickstart.py", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "python gzip --fast" in done.stdout
-    assert "bzip2" not in done.stdout
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_of_the_documentation(name: str, tmp_path: Path) -> None:
+    done = run(EXAMPLES / name, tmp_path)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the quickstart: also on hosts of the user's ------------------------------------------------
+
+
+def write_configuration(cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How to reach the cluster by address alone, as a user says it for hosts of his own."""
+    port = cluster.hosts[0].port
+    params = {**cluster.params, "port": port}
+    (folder / ".execo.conf.py").write_text(f"default_connection_params = {params!r}\n")
+    (folder / ".execo.conf.py").chmod(0o600)
+    monkeypatch.setenv("HOME", str(folder))
+
+
+def test_quickstart_skips_a_host_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    place = tmp_path / "place"
+    place.mkdir()
+    with Cluster(1) as cluster:
+        write_configuration(cluster, home, monkeypatch)
+        done = run(EXAMPLES / "quickstart.py", place, "--hosts", "127.0.0.2 127.0.0.[3-4]")
+        assert list(cluster.home(0).iterdir()) == []
+    assert done.stderr == ""
+    assert done.returncode == 0, done.stdout
+    assert "127.0.0.3       skipped: cannot connect to 127.0.0.3" in done.stdout
+    assert "from 1 of 3 hosts; skipped: 2, different: 0" in done.stdout
+    assert list(place.iterdir()) == []
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The example as a module, to be run with other tools."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("quickstart", EXAMPLES / "quickstart.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quickstart_skips_a_host_without_its_tool(
+    quickstart: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quickstart.TOOLS = ["gzip -1", "no-such-tool -9"]
+    with Cluster(3) as cluster:
+        assert quickstart.main(cluster.hosts) == 0
+        assert list(cluster.home(1).iterdir()) == []
+    shown = capsys.readouterr().out
+    assert re.search(r"127\.0\.0\.3 +skipped: exited 127 .*no-such-tool: not found", shown)
+    assert "from 2 of 3 hosts; skipped: 1, different: 0" in shown
 
 
 def test_quickstart_fails_if_a_file_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quickstart: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    liar = tmp_path / "bin" / "xz"
-    liar.parent.mkdir()
-    liar.write_text("#!/bin/sh\necho something else\n")
-    liar.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{liar.parent}:{os.environ['PATH']}")
-    done = run(EXAMPLES / "quickstart.py", tmp_path)
-    assert done.returncode == 1
-    assert "differing: " in done.stdout
+    liar = "sh -c 'for f; do echo something else | gzip > $f.gz; done' sh"
+    quickstart.TOOLS = ["gzip -1", liar]
+    with Cluster(2) as cluster:
+        assert quickstart.main(cluster.hosts) == 1
+    assert "from 1 of 2 hosts; skipped: 0, different: 1" in capsys.readouterr().out
+
+
+def test_quickstart_fails_without_hosts(
+    quickstart: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quickstart.TOOLS = ["no-such-tool"]
+    with Cluster(1) as cluster:
+        assert quickstart.main(cluster.hosts) == 1
+    assert "from 0 of 1 hosts; skipped: 1, different: 0" in capsys.readouterr().out

@@ -28,4 +28,5 @@ def test_the_example_runs(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
-    assert "4000 numbers are 18893 bytes\nall went well: True\n" in done.stdout
+    assert "4000 numbers are 18893 bytes on 127.0.0.4\nall went well: True\n" in done.stdout
+    assert (tmp_path / "results/127.0.0.2/numbers.txt").read_text().endswith("\n1000\n")
