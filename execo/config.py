@@ -331,7 +331,7 @@ _CONNECTION_RULES: dict[str, _Rule] = {
         lambda value: value in (None, "off", "accept-new", "strict"),
         "'off', 'accept-new', 'strict', or None",
     ),
-    "connect_timeout": _or_none(_SECONDS),
+    "connect_timeout": _or_none(_INTERVAL),
     "guard": _BOOL,
     "forwarding_timeout": _or_none(_SECONDS),
     "pty": _BOOL,

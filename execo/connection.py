@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -41,8 +42,13 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
         if params["ssh"] is not None or translated is None:
             transport = "openssh"
             _announce(params["ssh"], options)
+    elif transport == "paramiko" and translated is None:
+        raise ValueError(
+            f"the transport 'paramiko' cannot do what ssh_options asks for: {options!r}; "
+            "set transport to 'openssh' or 'auto'"
+        )
     rewrite = params["host_rewrite_func"]
-    address = host.address if rewrite is None else str(rewrite(host.address))
+    address = host.address if rewrite is None else Host(rewrite(host.address)).address
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     said = translated or {}
@@ -78,19 +84,33 @@ def _announce(ssh: str | None, options: tuple[str, ...]) -> None:
 # -- ssh_options that mean something to every transport ------------------------------------------
 
 
-def _known_hosts(text: str) -> tuple[str, ...]:
-    return tuple(os.path.expanduser(name) for name in shlex.split(text))
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"not a port: {text!r}")
+    return int(text)
+
+
+def _timeout(text: str) -> int | None:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"not a number of seconds: {text!r}")
+    return int(text) or None  # none at all, to ssh
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("empty")
+    return text
 
 
 # Option -> the key it sets and how its value is read. None: without effect here, since nothing is
 # ever asked, and nothing printed that was not asked for.
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]] | None] = {
-    "user": ("user", str),
-    "port": ("port", int),
-    "identityfile": ("keyfile", str),
-    "connecttimeout": ("connect_timeout", float),
+    "user": ("user", _text),
+    "port": ("port", _port),
+    "identityfile": ("keyfile", _text),
+    "connecttimeout": ("connect_timeout", _timeout),
     "stricthostkeychecking": ("host_key_policy", lambda text: _POLICIES[text.lower()]),
-    "userknownhostsfile": ("known_hosts", _known_hosts),
+    "userknownhostsfile": ("known_hosts", os.path.expanduser),
     "batchmode": None,
     "loglevel": None,
     "requesttty": None,
@@ -101,7 +121,7 @@ _FLAGS = ("-q", "-x", "-a", "-T", "-t", "-tt")
 
 
 def _translate(options: Sequence[str]) -> dict[str, Any] | None:
-    """What ``ssh_options`` ask for; None if only the ssh command can do it."""
+    """What ``ssh_options`` ask for; None if only the ssh command can do it, or refuse it."""
     said: dict[str, Any] = {}
     words = list(options)
     while words:
@@ -112,19 +132,45 @@ def _translate(options: Sequence[str]) -> dict[str, Any] | None:
         if short not in ("-o", *_SHORT) or not (attached or words):
             return None
         value = attached or words.pop(0)
-        if short == "-o":
-            key, _, value = value.replace("=", " ", 1).strip().partition(" ")
-            key, value = key.lower(), value.strip()
-        else:
-            key = _SHORT[short]
-        if key in _OFF_IS_NOTHING and value.lower() == "no":
-            continue
-        if key not in _OPTIONS:
+        try:
+            if short == "-o":
+                _translate_one(value, said)
+            else:
+                _take(_SHORT[short], [value], said)
+        except (KeyError, ValueError):
             return None
-        rule = _OPTIONS[key]
-        if rule is not None:
-            try:
-                said.setdefault(rule[0], rule[1](value))  # ssh, too, takes the first
-            except (KeyError, ValueError):
-                return None
     return said
+
+
+def _translate_one(option: str, said: dict[str, Any]) -> None:
+    match = re.fullmatch(r"\s*(\w+)(?:\s*=\s*|\s+)(.*)", option)
+    if match is None:
+        raise ValueError(f"not an option: {option!r}")
+    key, values = match[1].lower(), shlex.split(match[2])
+    if key not in _OFF_IS_NOTHING or [value.lower() for value in values] != ["no"]:
+        _take(key, values, said)
+
+
+def _take(key: str, values: Sequence[str], said: dict[str, Any]) -> None:
+    """Note what one option says, unless an earlier one has: ssh, too, takes the first.
+
+    :raises KeyError: for an option that is not translated
+    :raises ValueError: for a value that is not
+    """
+    rule = _OPTIONS[key]
+    if rule is None:
+        return
+    name, read = rule
+    # ssh tries all keys that it is given, and expands these.
+    if (name == "keyfile" and name in said) or any(map(_expands, values)):
+        raise ValueError(f"{key} {values!r}")
+    read_values = tuple(map(read, values))
+    if name == "known_hosts" and read_values:
+        said.setdefault(name, read_values)
+    else:
+        (one,) = read_values
+        said.setdefault(name, one)
+
+
+def _expands(value: str) -> bool:
+    return "%" in value or "$" in value or value == "none"

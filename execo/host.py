@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from .hostset import check_address, expand
 
 __all__ = [
+    "MISSING",
     "Host",
     "Hosts",
     "command_and_hosts",
@@ -131,6 +132,9 @@ class Host:
         return self._address
 
 
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+"""An argument that was not given, where None means something."""
+
 Hosts: TypeAlias = str | Host | Iterable[str | Host] | None
 """What a parameter named ``hosts`` takes: see :func:`get_hosts_list`."""
 
@@ -182,24 +186,32 @@ def get_hosts_set(hosts: Hosts) -> set[Host]:
     return set(get_hosts_list(hosts))
 
 
-def command_and_hosts(first: Any, second: Any, *, one: bool = False) -> tuple[Any, Any]:
+def command_and_hosts(
+    first: Any, second: Any, cmd: Any = MISSING, hosts: Any = MISSING, *, one: bool = False
+) -> tuple[Any, Any]:
     """Tell a command from hosts, in whatever order they are given.
 
     ``(command, hosts)`` is execo 2.8.2's order, ``(hosts, command)`` the reference document's. A
     Host, a sequence of Hosts or a node set is hosts; beside a text, a sequence of texts is hosts;
-    of two texts the first one is the command.
+    of two texts the first one is the command. What is given by keyword is what it says.
 
     :param one: a single host is wanted: a sequence of texts is then the words of the command
     :returns: command, hosts
-    :raises TypeError: if both are sequences of texts
+    :raises TypeError: if one is missing, or if nothing tells which is which
     """
+    given = [value for value in (first, second) if value is not MISSING]
+    names = "host" if one else "hosts"
+    if len(given) + (cmd is not MISSING) + (hosts is not MISSING) != 2:
+        raise TypeError(f"a command and {names} are needed, neither twice: cmd=..., {names}=...")
+    if cmd is not MISSING or hosts is not MISSING:
+        rest = iter(given)
+        command = next(rest) if cmd is MISSING else cmd
+        return command, next(rest) if hosts is MISSING else hosts
     kinds = _kind(first), _kind(second)
     if kinds[0] == "hosts" or kinds == ("", "text"):  # a generator of hosts, for one
         return second, first
-    if kinds == ("texts", "texts"):
-        raise TypeError(
-            "two lists of texts: say which are the hosts, as in Remote(cmd=[...], hosts=[...])"
-        )
+    if kinds[1] == "texts" and first is not None and kinds[0] in ("texts", ""):
+        raise TypeError(f"say which are the hosts, as in cmd=[...], {names}=[...]")
     if kinds == ("texts", "text") and not one:
         return second, first
     if kinds == ("text", "texts") and one:

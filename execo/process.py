@@ -16,7 +16,7 @@ from typing import Any, Unpack
 from .config import configuration, make_connection_params
 from .connection import connection_to
 from .handlers import ProcessLifecycleHandler, ProcessOutputHandler
-from .host import Host, command_and_hosts
+from .host import MISSING, Host, command_and_hosts
 from .lifecycle import kill_timeout
 from .output import STDERR, STDOUT
 from .process_base import ProcessBase
@@ -126,14 +126,18 @@ class SshProcess(ProcessBase):
     itself into a session of its own too.
 
     ``SshProcess(cmd, host)`` as in execo 2.8.2 and ``SshProcess(host, cmd)`` as in the reference
-    document are both understood, see :func:`~execo.host.command_and_hosts`.
+    document are both understood, see :func:`~execo.host.command_and_hosts`; ``cmd`` and ``host``
+    may also be given by keyword.
 
+    :param first: the command or the host
+    :param second: the other one
     :param cmd: the command: a text for the login shell, or words, which reach the program as they
       are
     :param host: the host: a Host or an address
     :param connection_params: what differs from :data:`~execo.config.default_connection_params`
     :param pty: give it a terminal, as ``connection_params["pty"]`` does
     :param kill_subprocesses: False: signals go to the command alone, where the host allows it
+    :param connexion_params: the reference document's name of ``connection_params``
     :param shell: without effect, for scripts that give it: a shell always reads the command
     :param cwd: the folder to run in on the host; ``~`` is the home folder there (new)
     :param env: variables to set there; None as a value unsets (new)
@@ -144,26 +148,48 @@ class SshProcess(ProcessBase):
 
     def __init__(
         self,
-        cmd: Any,
-        host: Any,
+        first: Any = MISSING,
+        second: Any = MISSING,
         connection_params: Mapping[str, Any] | None = None,
         pty: bool = False,
         kill_subprocesses: bool | None = None,
         *,
+        cmd: str | Sequence[str] = MISSING,
+        host: str | Host = MISSING,
+        connexion_params: Mapping[str, Any] | None = None,
         shell: bool = False,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
-        cmd, host = command_and_hosts(cmd, host, one=True)
-        super().__init__(_checked_command(cmd), **options)
+        cmd, host = command_and_hosts(first, second, cmd, host, one=True)
         self.host = Host(host)
-        self.connection_params = make_connection_params(connection_params)
-        self.pty = pty or self.connection_params["pty"]
+        super().__init__(_checked_command(cmd), **options)
+        self._params = make_connection_params(
+            connexion_params if connection_params is None else connection_params
+        )
+        self.pty = pty or self._params["pty"]
         self.kill_subprocesses = kill_subprocesses
         self.shell = shell
         self.cwd = _checked_cwd(cwd)
         self.env = _checked_env(env)
+
+    transport = "auto"
+    _params_shared = False
+
+    @property
+    def connection_params(self) -> dict[str, Any]:
+        """Its complete connection parameters, which may be changed until it starts."""
+        if self._params_shared:
+            # The thousands of an action share theirs until somebody looks.
+            self._params = dict(self._params)
+            self._params_shared = False
+        return self._params
+
+    @connection_params.setter
+    def connection_params(self, value: Mapping[str, Any] | None) -> None:
+        self._params = make_connection_params(value)
+        self._params_shared = False
 
     def _copy_for(self, cmd: str | tuple[str, ...], host: Host) -> SshProcess:
         """One that was not started, with the same parameters for another host: an action makes
@@ -171,6 +197,7 @@ class SshProcess(ProcessBase):
         twin = copy.copy(self)
         twin.cmd = cmd
         twin.host = host
+        twin._params_shared = True
         twin.lifecycle_handlers = list(self.lifecycle_handlers)
         twin.stdout_handlers = list(self.stdout_handlers)
         twin.stderr_handlers = list(self.stderr_handlers)
@@ -189,7 +216,7 @@ class SshProcess(ProcessBase):
         if not command:
             raise ValueError("the command is empty")
         # Now, not earlier: the parameters may be changed until the start.
-        self.transport, target = connection_to(self.host, self.connection_params)
+        self.transport, target = connection_to(self.host, self._params)
         return Exec(
             command,
             cwd=self.cwd,

@@ -59,6 +59,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     _events: dict[str, Any] | None = None
     _action: Action | None = None
+    _early_input: tuple[str | bytes | None, ...] = ()
 
     # -- what can be done ---------------------------------------------------------------------
 
@@ -94,9 +95,10 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     def kill(
         self, sig: int = signal.SIGTERM, auto_force_kill_timeout: Duration | bool | None = True
     ) -> Self:
-        """Send a signal to it and to all in its session; does nothing unless it is running.
+        """Send a signal to it and to all that it has started; does nothing unless it is running.
 
-        What it started and put into a session of its own (``setsid``, a daemon) is left alone.
+        On this machine that is its session: what it put into a session of its own (``setsid``, a
+        daemon) is left alone. On a host it is all that has its mark in the environment.
 
         Returns when the signal is sent, see ``wait()`` for its end.
 
@@ -149,6 +151,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
             if isinstance(handler, ProcessOutputHandler):
                 handler.reset(self)
         self._run = None
+        self._early_input = ()
         for event in (self._events or {}).values():
             if isinstance(event, threading.Event):
                 event.clear()
@@ -188,7 +191,8 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
                 self._events = {}
             event: E = self._events.setdefault(key, make())
         # Looked at after it is in place: the I/O thread may have come by just before.
-        if isinstance(event, threading.Event) and getattr(self, key.removesuffix("_event")):
+        happened = self.ended or (key == "started_event" and self.start_date is not None)
+        if isinstance(event, threading.Event) and happened:
             event.set()
         return event
 
@@ -235,6 +239,22 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def _request(self) -> Exec:
         raise NotImplementedError
+
+    def _keep_input(self, data: str | bytes | None) -> bool:
+        """Keep input (None = its end) for one that will be started; False if it has been."""
+        with _starting:
+            if self._run is None:
+                self._early_input += (data,)
+                return True
+        return False
+
+    def _give_early_input(self) -> None:
+        early, self._early_input = self._early_input, ()
+        for data in early:
+            if data is None:
+                self.close_stdin()
+            else:
+                self.write(data)
 
     def _kill(self, number: int, after: float | None) -> None:
         run = self._run
@@ -304,6 +324,8 @@ def start_all(processes: Sequence[ProcessBase]) -> None:
                 continue
             run = process._run = Run(process, runtime)
         runs.append(run)
+        if process._early_input:
+            process._give_early_input()
         try:
             request = process._request()  # which may choose the transport
             pairs.setdefault(process.transport, []).append((request, run))

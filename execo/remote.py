@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from .action import Action, ActionLifecycleHandler
-from .host import Host, command_and_hosts, get_hosts_list
+from .host import MISSING, Host, Hosts, command_and_hosts, get_hosts_list
 from .process import Process, SshProcess
 from .process_base import ProcessBase
 from .substitutions import Template, raw
@@ -59,8 +60,11 @@ class Remote(Action):
     ``process_args`` may, too.
 
     ``Remote(cmd, hosts)`` as in execo 2.8.2 and ``Remote(hosts, cmd)`` as in the reference document
-    are both understood, see :func:`~execo.host.command_and_hosts`.
+    are both understood, see :func:`~execo.host.command_and_hosts`; ``cmd`` and ``hosts`` may also
+    be given by keyword.
 
+    :param first: the command or the hosts
+    :param second: the other one
     :param cmd: the command, a text for the login shells or words, with substitutions
     :param hosts: see :func:`~execo.host.get_hosts_list`; a host given twice runs it twice, no host
       is an action that ends at once
@@ -72,6 +76,7 @@ class Remote(Action):
     :param default_expect_timeout: see :class:`~execo.action.Action`
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: the command is taken as it is (new)
+    :param connexion_params: the reference document's name of ``connection_params``
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: for hosts that cannot be any, a substitution that fails
       (:class:`~execo.errors.SubstitutionError`)
@@ -79,18 +84,22 @@ class Remote(Action):
 
     def __init__(
         self,
-        cmd: Any,
-        hosts: Any,
+        first: Any = MISSING,
+        second: Any = MISSING,
         connection_params: Mapping[str, Any] | None = None,
         process_args: Mapping[str, Any] | None = None,
         lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
         name: str | None = None,
         default_expect_timeout: Duration | None = None,
         *,
+        cmd: str | Sequence[str] = MISSING,
+        hosts: Hosts = MISSING,
         fanout: int | None = None,
         substitute: bool = True,
+        connexion_params: Mapping[str, Any] | None = None,
     ) -> None:
-        cmd, hosts = command_and_hosts(cmd, hosts)
+        cmd, hosts = command_and_hosts(first, second, cmd, hosts)
+        connection_params = connexion_params if connection_params is None else connection_params
         self._hosts = get_hosts_list(hosts)
         # One process is made with all checks, the others after its model.
         model = SshProcess(cmd, Host("model"), connection_params, **(process_args or {}))
@@ -101,7 +110,9 @@ class Remote(Action):
             fanout=fanout,
         )
         self._cmd = model.cmd
-        words = [self._cmd] if isinstance(self._cmd, str) else self._cmd
+        words = (self._cmd,) if isinstance(self._cmd, str) else self._cmd
+        if not self._hosts:
+            words = ()  # an empty sequence in {{...}} is no error where nobody needs a value
         self._words = [Template(word if substitute else raw(word)) for word in words]
         self._processes = [
             model._copy_for(self._command_of(index), host) for index, host in enumerate(self._hosts)
@@ -118,8 +129,8 @@ class Remote(Action):
     def _name_files(self, handlers: str, given: list[Any]) -> None:
         """The names of files to write to may differ from host to host."""
         for place, handler in enumerate(given):
-            if isinstance(handler, str):
-                template = Template(handler)
+            if isinstance(handler, (str, os.PathLike)):
+                template = Template(os.fspath(handler))
                 for index, process in enumerate(self._processes):
                     getattr(process, handlers)[place] = template.expand(self._hosts, index)
 
@@ -133,12 +144,12 @@ class Remote(Action):
         return list(self._processes)
 
     def write(self, data: str | bytes) -> int:
-        """Write to the stdin of all, see :meth:`~execo.process.ProcessBase.write`.
+        """Write to the stdin of all, see :meth:`~execo.process.ProcessBase.write`; those that wait
+        for their turn (``fanout``) get it when they start. ``print(..., file=remote)`` works.
 
-        ``print(..., file=remote)`` works.
+        :raises ValueError: if it was not started
         """
-        for process in self._processes:
-            process.write(data)
+        self._feed(lambda process: process.write(data), data)
         return len(data)
 
     def flush(self) -> None:
@@ -146,9 +157,15 @@ class Remote(Action):
 
     def close_stdin(self) -> Self:
         """End of file on the stdin of all, after all that was written (new)."""
-        for process in self._processes:
-            process.close_stdin()
+        self._feed(lambda process: process.close_stdin(), None)
         return self
+
+    def _feed(self, feed: Callable[[SshProcess], object], early: str | bytes | None) -> None:
+        if not self.started:
+            raise ValueError(f"{self!r} was not started: its input needs start() first")
+        for process in self._processes:
+            if not process._keep_input(early):
+                feed(process)
 
     def reset(self) -> Self:
         """See :meth:`~execo.action.Action.reset`; evaluates the command's expressions again."""

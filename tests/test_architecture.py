@@ -29,7 +29,7 @@ HANDLERS = CORE | rooms("output handlers expect")
 SEAM = CORE | rooms("transports.base")
 SSH_PARTS = rooms(
     "transports.wire transports.dial transports.session transports.keys transports.known_hosts"
-    " transports.remote_shell transports.guard"
+    " transports.remote_shell transports.guard transports.channel"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed lifecycle")
@@ -67,15 +67,18 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     # SSH in process, from the socket up.
     "transports.wire":       SEAM,
     "transports.dial":       SEAM,
-    "transports.session":    SEAM | rooms("transports.wire"),
+    "transports.channel":    SEAM,
+    "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.keys":       SEAM,
-    "transports.known_hosts": SEAM | rooms("transports.dial"),
+    "transports.known_hosts": SEAM,
     "transports.remote_shell": GROUND,
-    "transports.guard":      SEAM | rooms("transports.remote_shell transports.session"),
+    "transports.guard":      SEAM | rooms(
+        "transports.remote_shell transports.session transports.channel"
+    ),
     "transports.ssh_connection": SEAM | SSH_PARTS,
     "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
-    "transports.ssh_channel": SEAM | SSH_PARTS,
-    "transports.inprocess":  SEAM | rooms("transports.pool transports.ssh_channel"),
+    "transports.ssh_exec":   SEAM | SSH_PARTS,
+    "transports.inprocess":  SEAM | rooms("transports.pool transports.ssh_exec"),
     "transports.ssh_messages": SEAM,
     "transports.openssh_guard": SEAM | rooms("transports.remote_shell"),
     "transports.openssh_channel": SEAM | rooms(
@@ -126,7 +129,8 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
     "transports.dial": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio transports.pool"),
-    "transports.ssh_channel": rooms("transports.inprocess transports.ssh_connection"),
+    "transports.channel": rooms("transports.session"),
+    "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
 }
 
 # Who may import what is not ours. In parentheses: inside a function, when it is first needed.
@@ -135,7 +139,9 @@ LIBRARIES: dict[str, str] = {
     "sqlite3": "jobs.store",
     "dateutil": "(time_utils)",
     "ClusterShell": "(hostset) clustershell.*",
-    "paramiko": "transports.session transports.keys transports.known_hosts testing.*",
+    "paramiko": (
+        "transports.session transports.channel transports.keys transports.known_hosts testing.*"
+    ),
     "cryptography": "testing.*",  # comes with paramiko
     "pytest": "testing.pytest_plugin",
     "matplotlib": "(engine.timeline)",

@@ -128,6 +128,7 @@ def test_the_defaults_of_the_connection_params() -> None:
         "transport": "auto",
         "host_key_policy": None,
         "connect_timeout": 20,
+        "guard": True,
         "forwarding_timeout": 25,
         "pty": False,
         "host_rewrite_func": None,

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execo.errors import HostSetError
-from execo.host import Host, get_hosts_list, get_hosts_set, get_unique_hosts_list
+from execo.host import (
+    Host,
+    command_and_hosts,
+    get_hosts_list,
+    get_hosts_set,
+    get_unique_hosts_list,
+)
 
 # Host
 
@@ -278,3 +284,71 @@ def test_any_text_is_an_address_or_is_refused(text: str) -> None:
         return
     assert hosts
     assert all(eval(repr(host)) == host for host in hosts)
+
+
+# Command and hosts, in either order
+
+HOST = Host("web1")
+NODES = NodeSet("web[1-2]")
+WORDS = ["uptime", "-p"]
+
+
+@pytest.mark.parametrize(
+    ("command", "hosts"),
+    [
+        ("uptime", HOST),
+        ("uptime", [HOST]),
+        ("uptime", (HOST, "web2")),
+        ("uptime", {HOST}),
+        ("uptime", frozenset({HOST})),
+        ("uptime", NODES),
+        ("uptime", ["web1", "web2"]),
+        ("uptime", ("web1",)),
+        ("uptime", {"web1", "web2"}),
+        ("uptime", {"web1": 1}),
+        ("uptime", {"web1": 1}.keys()),
+        ("uptime", []),
+        ("uptime", None),
+        (WORDS, HOST),
+        (WORDS, [HOST]),
+        (tuple(WORDS), NODES),
+    ],
+    ids=str,
+)
+def test_command_and_hosts_are_told_apart_in_either_order(command: Any, hosts: Any) -> None:
+    for result in (command_and_hosts(command, hosts), command_and_hosts(hosts, command)):
+        assert result[0] is command
+        assert result[1] is hosts
+
+
+def test_a_generator_of_hosts_is_told_from_a_text_and_not_read() -> None:
+    hosts = (f"web{i}" for i in range(2))
+    assert command_and_hosts(hosts, "uptime") == ("uptime", hosts)
+    assert command_and_hosts("uptime", hosts) == ("uptime", hosts)
+    assert list(hosts) == ["web0", "web1"]
+
+
+def test_of_two_texts_the_first_one_is_the_command() -> None:
+    assert command_and_hosts("uptime", "web1") == ("uptime", "web1")
+    assert command_and_hosts("uptime", "web1", one=True) == ("uptime", "web1")
+
+
+def test_beside_one_host_a_list_of_texts_is_the_words_of_the_command() -> None:
+    assert command_and_hosts(WORDS, "web1", one=True) == (WORDS, "web1")
+    assert command_and_hosts("web1", WORDS, one=True) == (WORDS, "web1")
+    assert command_and_hosts(HOST, WORDS, one=True) == (WORDS, HOST)
+
+
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("pair", [(WORDS, ["web1"]), (("a",), {"b"}), ([], []), ([], WORDS)])
+def test_two_lists_of_texts_need_keywords(pair: tuple[Any, Any], one: bool) -> None:
+    with pytest.raises(TypeError, match=r"cmd=.*hosts?="):
+        command_and_hosts(*pair, one=one)
+
+
+def test_words_beside_hosts_that_cannot_be_told_are_not_guessed() -> None:
+    # Else the names of the hosts would run as a command, on hosts named as its words.
+    with pytest.raises(TypeError, match=r"cmd=.*hosts?="):
+        command_and_hosts((f"web{i}" for i in range(2)), WORDS)
+    with pytest.raises(TypeError, match=r"cmd=.*hosts?="):
+        command_and_hosts({"web1": 1}.keys(), WORDS)

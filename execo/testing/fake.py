@@ -196,7 +196,8 @@ class FakeChannel:
                 code = -number
             if code is not None and self._fate is None:
                 self._fate = Exit(code)
-                self.advance()
+                # Not within this call: what has sent the signal notes it first, as with a real one.
+                self._transport.loop.call_soon(self.advance)
         return alive
 
     def forget(self) -> None:

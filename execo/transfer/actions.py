@@ -138,6 +138,7 @@ class Put(_Copy):
     :param process_args: keyword arguments for the processes, ``{"timeout": 10}`` for one (new)
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: names are taken as they are (new)
+    :param connexion_params: the reference document's name of ``connection_params``
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: for hosts that cannot be any, no files, a substitution that fails
     """
@@ -157,12 +158,13 @@ class Put(_Copy):
         process_args: Mapping[str, Any] | None = None,
         fanout: int | None = None,
         substitute: bool = True,
+        connexion_params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             hosts,
             local_files,
             remote_location,
-            connection_params,
+            connexion_params if connection_params is None else connection_params,
             lifecycle_handlers,
             name,
             default_expect_timeout,
@@ -229,12 +231,13 @@ class Get(_Copy):
         process_args: Mapping[str, Any] | None = None,
         fanout: int | None = None,
         substitute: bool = True,
+        connexion_params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             hosts,
             remote_files,
             local_location,
-            connection_params,
+            connexion_params if connection_params is None else connection_params,
             lifecycle_handlers,
             name,
             default_expect_timeout,

@@ -24,7 +24,7 @@ from .base import Target
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["DEFAULT_PORT", "Dial"]
+__all__ = ["DEFAULT_PORT", "Dial", "known_name"]
 
 DEFAULT_PORT = 22
 
@@ -34,6 +34,12 @@ SILENT = 0.25
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+
+
+def known_name(target: Target) -> str:
+    """The name that the host of ``target`` has in files of known hosts."""
+    port = target.port or DEFAULT_PORT
+    return target.address if port == DEFAULT_PORT else f"[{target.address}]:{port}"
 
 
 class Dial:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import remote_shell
+from .channel import SshChannel, exec_request
 from .remote_shell import Hello
-from .session import Session, SshChannel, exec_request
+from .session import Session
 
 __all__ = ["Guard"]
 
@@ -41,9 +42,9 @@ class Guard:
         """Whether it is there, and can find the processes of commands."""
         return self.hello is not None and self.hello.linux
 
-    def kill(self, number: int, command: int) -> None:
-        """Have a signal sent to all that ``command`` has started."""
-        self._order(remote_shell.kill_order(command, number))
+    def kill(self, number: int, command: int, *, group: bool) -> None:
+        """Have a signal sent to ``command``, and if ``group`` to all that it has started."""
+        self._order(remote_shell.kill_order(command, number, group=group))
 
     def first_ended(self) -> None:
         """Tell that the first command, which bears no mark, has ended."""

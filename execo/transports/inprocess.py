@@ -16,7 +16,7 @@ from execo.errors import CancelledError
 
 from .base import Channel, Exec, Request, Sink, not_supported
 from .pool import Pool
-from .ssh_channel import SshExec
+from .ssh_exec import SshExec
 
 __all__ = ["InProcessTransport"]
 

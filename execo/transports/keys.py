@@ -22,8 +22,9 @@ __all__ = ["Identity", "KeyRing"]
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 """In ``~/.ssh``, in the order in which they are tried."""
 
-AGENT_AGE = 10.0
-"""Seconds after which the agent is asked again what it holds: somebody may have added a key."""
+KEPT = 10.0
+"""Seconds after which keys are read again: somebody may have added one to the agent, or mended a
+file. To look at the file each time would be a system call that may hang, on the I/O thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,15 @@ class KeyRing:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._known: dict[str | None, tuple[Any, Keys]] = {}
+        self._known: dict[str | None, tuple[float, Keys]] = {}
         self._waiting: dict[str | None, list[Callable[[Keys], object]]] = {}
         self._agent: paramiko.Agent | None = None
-        self._agent_keys: list[Identity] = []
-        self._agent_read = -AGENT_AGE
 
     def get(self, keyfile: str | None, on_keys: Callable[[Keys], object]) -> None:
         """Call ``on_keys`` with the keys to try: that of ``keyfile``; without one, those of the
         agent and then the usual ones of ``~/.ssh``."""
         known = self._known.get(keyfile)
-        if known is not None and known[0] == self._stamp(keyfile):
+        if known is not None and time.monotonic() < known[0]:
             on_keys(known[1])
             return
         waiting = self._waiting.setdefault(keyfile, [])
@@ -65,26 +64,15 @@ class KeyRing:
         if len(waiting) == 1:
             self._runtime.workers.submit(self._read, keyfile)
 
-    def _stamp(self, keyfile: str | None) -> Any:
-        """What changes when the keys may have changed."""
-        if keyfile is None:
-            return int(time.monotonic() / AGENT_AGE)
-        try:
-            status = os.stat(keyfile)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
-
     def _read(self, keyfile: str | None) -> None:
-        stamp = self._stamp(keyfile)
         try:
             keys = self._read_usual() if keyfile is None else _read_file(keyfile)
         except Exception as exc:  # noqa: BLE001 - whatever it is: those who wait must hear of it
             keys = Keys((), (f"{keyfile or 'the agent'}: {exc}",))
-        self._runtime.loop.call_soon(self._have, keyfile, stamp, keys)
+        self._runtime.loop.call_soon(self._have, keyfile, keys)
 
-    def _have(self, keyfile: str | None, stamp: Any, keys: Keys) -> None:
-        self._known[keyfile] = (stamp, keys)
+    def _have(self, keyfile: str | None, keys: Keys) -> None:
+        self._known[keyfile] = (time.monotonic() + KEPT, keys)
         for on_keys in self._waiting.pop(keyfile, ()):
             on_keys(keys)
 

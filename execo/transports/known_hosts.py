@@ -18,19 +18,10 @@ from paramiko.hostkeys import HostKeyEntry, HostKeys
 from execo._core.runtime import Runtime
 from execo.log import logger
 
-from .base import Target
-from .dial import DEFAULT_PORT
-
-__all__ = ["KnownHosts", "KnownHostsFiles", "name_of"]
+__all__ = ["KnownHosts", "KnownHostsFiles"]
 
 USER_FILE = "~/.ssh/known_hosts"
 SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
-
-
-def name_of(target: Target) -> str:
-    """The name that the host of ``target`` has in these files."""
-    port = target.port or DEFAULT_PORT
-    return target.address if port == DEFAULT_PORT else f"[{target.address}]:{port}"
 
 
 class KnownHosts:

@@ -147,7 +147,7 @@ class OpenSshChannel:
             self._deliver(number)
             return True
         if not self._forgotten and self.guard is not None:
-            self.guard.kill(number, self.number)
+            self.guard.kill(number, self.number, group=self.request.group)
         return False
 
     def hang_up(self, number: int) -> None:
@@ -190,7 +190,7 @@ class OpenSshChannel:
         if self.guard is None:
             without()
             return
-        self.guard.kill(number, self.number, without)
+        self.guard.kill(number, self.number, without, group=self.request.group)
         if number == signal.SIGKILL:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)
 

@@ -71,12 +71,20 @@ class OpenSshGuard:
 
     # -- what the commands ask of it ------------------------------------------------------------
 
-    def kill(self, number: int, command: int, without: Callable[[], object] | None = None) -> None:
+    def kill(
+        self,
+        number: int,
+        command: int,
+        without: Callable[[], object] | None = None,
+        *,
+        group: bool = True,
+    ) -> None:
         """Have a signal sent to all of ``command``, as soon as the guard is there.
 
         :param without: called if there is none, now or later
+        :param group: False: to the command alone
         """
-        order = kill_order(command, number).encode()
+        order = kill_order(command, number, group=group).encode()
         if self._state is _State.READY and self._channel is not None:
             self._channel.write(order)
         elif self._state is _State.COMING:

@@ -10,16 +10,20 @@ from __future__ import annotations
 import getpass
 import socket
 from collections import deque
+from typing import TYPE_CHECKING
 
 from execo._core.child import raise_descriptor_limit
+from execo._core.locks import fork_gate
 from execo._core.runtime import Runtime
-from execo.errors import ProcessError, Reason
+from execo.errors import ProcessError, Reason, SpawnError
 
 from .base import Target
 from .dial import Dial
-from .keys import KeyRing
-from .known_hosts import KnownHostsFiles
 from .ssh_connection import Command, SshConnection, State
+
+if TYPE_CHECKING:
+    from .keys import KeyRing
+    from .known_hosts import KnownHostsFiles
 
 __all__ = ["Pool"]
 
@@ -47,8 +51,10 @@ class Pool:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.keys = KeyRing(runtime)
-        self.known_hosts = KnownHostsFiles(runtime)
+        self.keys: KeyRing
+        self.known_hosts: KnownHostsFiles
+        self._loaded = False
+        self._broken: BaseException | None = None
         self._hosts: dict[Target, _Host] = {}
         self._user: str | None = None
         self._dials: dict[SshConnection, Dial] = {}
@@ -57,6 +63,27 @@ class Pool:
         self._spoke: deque[tuple[SshConnection, socket.socket]] = deque()
         self._setting_up: set[SshConnection] = set()
         self._raised = False
+        # It takes a tenth of a second, in which the first hosts can answer.
+        runtime.workers.submit(self._load)
+
+    def _load(self) -> None:
+        """Load paramiko, and what stands on it. On a worker."""
+        error: BaseException | None = None
+        try:
+            with fork_gate:
+                from . import guard, keys, known_hosts
+
+            assert guard is not None
+            self.keys = keys.KeyRing(self.runtime)
+            self.known_hosts = known_hosts.KnownHostsFiles(self.runtime)
+        except Exception as exc:  # noqa: BLE001 - a broken installation fails in many ways
+            error = exc
+        self.runtime.loop.call_soon(self._on_loaded, error)
+
+    def _on_loaded(self, error: BaseException | None) -> None:
+        self._loaded = True
+        self._broken = error
+        self._advance()
 
     def user_of(self, target: Target) -> str:
         """The name to log in with."""
@@ -92,6 +119,8 @@ class Pool:
             return False
         if command in host.waiting:
             host.waiting.remove(command)
+            if not host.waiting:
+                self._close_unused(host, State.DIALING)  # a silent host, most likely
             return True
         return any(connection.give_up(command) for connection in host.connections)
 
@@ -117,12 +146,21 @@ class Pool:
 
     def _advance(self) -> None:
         """Begin as much as may be under way."""
-        while self._spoke and len(self._setting_up) < SETTING_UP:
+        while self._spoke and self._loaded and len(self._setting_up) < SETTING_UP:
             connection, sock = self._spoke.popleft()
+            if connection.state is State.OVER:
+                sock.close()
+                continue
+            if self._broken is not None:
+                sock.close()
+                connection.fail(_unusable(self._broken))
+                continue
             self._setting_up.add(connection)
             connection.set_up(sock)
         while self._to_dial and len(self._dialling) + len(self._spoke) < SETTING_UP:
-            self._dial(self._to_dial.popleft())
+            connection = self._to_dial.popleft()
+            if connection.state is not State.OVER:
+                self._dial(connection)
 
     def _dial(self, connection: SshConnection) -> None:
         self._dialling.add(connection)
@@ -162,14 +200,26 @@ class Pool:
             self.close_idle()
 
     def close_idle(self) -> None:
-        """Close the connections that no command uses."""
+        """Close the connections that no command uses, and those that no command waits for."""
         for host in list(self._hosts.values()):
-            for connection in list(host.connections):
-                if connection.state is State.READY and not connection.busy:
-                    connection.close()
-                    host.connections.remove(connection)
-            if not host.connections and not host.waiting:
-                del self._hosts[host.target]
+            if host.waiting:
+                self._close_unused(host, State.READY)
+            else:
+                self._close_unused(host, *State)
+
+    def _close_unused(self, host: _Host, *states: State) -> None:
+        for connection in list(host.connections):
+            if connection.state in states and not connection.active:
+                host.connections.remove(connection)
+                dial = self._dials.pop(connection, None)
+                if dial is not None:
+                    dial.cancel()
+                self._dialling.discard(connection)
+                self._setting_up.discard(connection)
+                connection.close()
+        if not host.connections and not host.waiting:
+            self._hosts.pop(host.target, None)
+        self._advance()
 
     # -- what connections tell ------------------------------------------------------------------
 
@@ -223,3 +273,9 @@ class Pool:
             for connection in host.connections:
                 connection.close()
         self._hosts.clear()
+
+
+def _unusable(cause: BaseException) -> SpawnError:
+    error = SpawnError(f"paramiko cannot be loaded: {cause}; install it: pip install paramiko")
+    error.__cause__ = cause
+    return error

@@ -298,6 +298,7 @@ for l in $L; do
 p=${l%:*};
 case $W in *" ${l#*:} "*) ;; *) continue;; esac;
 case $p in 1|$$) continue;; esac;
+[ "$o" = lead ] && { st $p; [ "$S" = $p ] || continue; };
 y=1;
 case $1$r in KILL*) ;; *)
 case $T in *" $p "*) continue;; esac; h=1;
@@ -308,13 +309,13 @@ done;
 done; };
 
 while read -r o s w; do case $o in
-kill) W=" $w " T=" "; k $s;;
+kill|lead) W=" $w " T=" "; k $s;;
 end) e=1;;
 bye) exit 0;;
 esac; done;
 
 # The client is lost. Twice at least: what was about to start may come to light a little later.
-W=" 0 " T=" " t=0;
+W=" 0 " T=" " t=0 o=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
 [ "$y" ] || [ $t = 1 ] || exit 0;
 sleep 0.3 || { sleep 1; t=3; };
@@ -344,19 +345,21 @@ def guard_text(nonce: str) -> str:
     return f"exec /bin/sh -c {quote(script)}"
 
 
-def kill_order(number: int, signal_number: int) -> str:
+def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
     """The order to send a signal to every process of a command.
 
     TERM is followed by CONT, since a stopped process would not see it.
 
     :param number: the command's, 0 for the first one
     :param signal_number: as the client's system numbers it; it is sent by name where it has one
+    :param group: False: only to leaders of sessions, which is what the server has started (and
+      what the command has started with setsid)
     """
     try:
         name = signal.Signals(signal_number).name.removeprefix("SIG")
     except ValueError:
         name = str(signal_number)  # a real-time signal
-    return f"kill {name} {number}\n"
+    return f"{'kill' if group else 'lead'} {name} {number}\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,18 @@ from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
 
 from .base import Exec, Target
-from .guard import Guard
-from .keys import Identity, Keys
-from .known_hosts import KnownHosts, name_of
+from .dial import known_name
 from .remote_shell import Hello, Mark
-from .session import Event, Session
 from .wire import Wire
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
+    from .guard import Guard
+    from .keys import Identity, Keys
+    from .known_hosts import KnownHosts
     from .pool import Pool
+    from .session import Session
 
 __all__ = ["Command", "SshConnection", "State"]
 
@@ -74,9 +75,9 @@ class SshConnection:
         self.runtime: Runtime = pool.runtime
         self.state = State.DIALING
         self.busy = 0  # channels of commands that are open or being opened
+        self.active = 0  # of these, commands that have not ended
         self.room = SESSIONS - 1  # one is the guard's
         self.error: ProcessError | None = None
-        self.idle_since = 0.0
         self._pool = pool
         self._session: Session | None = None
         self._deadline: TimerHandle | None = None
@@ -90,11 +91,14 @@ class SshConnection:
         self._number = 0
         self._first_ended = False
         self._waiting: deque[Command] = deque()
+        self._unanswered: dict[Command, TimerHandle] = {}
 
     # -- keys and login -------------------------------------------------------------------------
 
     def set_up(self, sock: socket.socket) -> None:
         """Agree on keys over a connected socket, and log in."""
+        from .session import Session  # see Pool
+
         loop = self.runtime.loop
         self.state = State.KEYS
         self._session = Session(loop, Wire(loop, sock), self._on_lost)
@@ -110,8 +114,10 @@ class SshConnection:
         session = self._session
         if session is None or self.state is not State.KEYS:
             return
+        from .session import Event
+
         if known is not None:
-            session.prefer_key_types(known.keys_of(name_of(self.target)))
+            session.prefer_key_types(known.keys_of(known_name(self.target)))
         try:
             session.start_client(event=Event(self.runtime.loop, lambda: self._on_keys(known)))
         except RuntimeError as exc:  # no thread can be started
@@ -124,7 +130,7 @@ class SshConnection:
             return  # lost: that is told apart
         if known is not None:
             key = session.get_remote_server_key()
-            name = name_of(self.target)
+            name = known_name(self.target)
             strict = self.target.options.host_key_policy == "strict"
             problem = known.problem(name, key, strict=strict)
             if problem is not None:
@@ -147,6 +153,8 @@ class SshConnection:
         if not self._identities:
             self._refuse_login()
             return
+        from .session import Event
+
         identity = self._identities.popleft()
         self._tried.append(identity.source)
         try:
@@ -188,6 +196,7 @@ class SshConnection:
     def run(self, command: Command) -> None:
         """Run a command: at once, or when the guard has said what it has to look like."""
         self.busy += 1
+        self.active += 1
         request = command.request
         first = self._number == 0 and self._guard is None and not self._plain
         if self._plain:
@@ -207,6 +216,8 @@ class SshConnection:
     def open_guard(self) -> None:
         """The first command has gone out: have the guard follow."""
         if self._guard is None and not self._plain and self.state is State.READY:
+            from .guard import Guard
+
             self._number = max(self._number, 1)
             self._guard = Guard(self.session, self._nonce, self._on_guard)
             if self._first_ended:
@@ -224,6 +235,7 @@ class SshConnection:
         waiting, self._waiting = self._waiting, deque()
         for command in waiting:
             self.busy -= 1
+            self.active -= 1
             self.run(command)
 
     def _send_marked(self, command: Command) -> None:
@@ -232,22 +244,43 @@ class SshConnection:
         mark = Mark(self._nonce, number, detach=command.request.detach)
         command.send(self, number, mark, self._hello.posix)
 
+    def expect_answer(self, command: Command) -> None:
+        """A command was sent: the host has to say soon whether it runs."""
+        timeout = self.target.options.connect_timeout
+        if timeout is not None:
+            timer = self.runtime.loop.call_later(timeout, self._on_no_answer)
+            self._unanswered[command] = timer
+
+    def answered(self, command: Command) -> None:
+        """The host has said whether a command runs."""
+        timer = self._unanswered.pop(command, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_no_answer(self) -> None:
+        # A connection that was kept may be dead without a word: the host has lost its power.
+        if self.state is State.READY:
+            seconds = self.target.options.connect_timeout
+            text = f"it has not answered for {seconds:g} s (connect_timeout): is it frozen, or off?"
+            self._fail(Reason.CONNECT, text, None)
+
     def give_up(self, command: Command) -> bool:
         """Take back a command that waits for the guard; False if it does not."""
         if command not in self._waiting:
             return False
         self._waiting.remove(command)
+        self.active -= 1
         self.finished()
         return True
 
-    def signal(self, number: int, command: int) -> bool:
+    def signal(self, number: int, command: int, *, group: bool = True) -> bool:
         """Have the guard signal a command; False if there is none that can."""
         guard = self._guard
         if command < 0 or guard is None or self._plain:
             return False
         if self._hello is not None and not guard.works:
             return False
-        guard.kill(number, command)
+        guard.kill(number, command, group=group)
         return True
 
     def exited(self, command: int) -> None:
@@ -260,13 +293,12 @@ class SshConnection:
     def finished(self) -> None:
         """The channel of a command is free again."""
         self.busy -= 1
-        if not self.busy:
-            self.idle_since = self.runtime.loop.time()
         self._pool.on_room(self)
 
     def refused_channel(self) -> None:
         """The host opens no more channels: that is as many as it takes."""
         self.busy -= 1
+        self.active -= 1
         self.room = max(1, self.busy)
 
     # -- the end --------------------------------------------------------------------------------
@@ -318,6 +350,9 @@ class SshConnection:
     def _hang_up(self) -> None:
         self.state = State.OVER
         self._stop_deadline()
+        for timer in self._unanswered.values():
+            timer.cancel()
+        self._unanswered.clear()
         if self._session is not None:
             self._session.hang_up()
 

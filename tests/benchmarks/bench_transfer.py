@@ -1,7 +1,8 @@
 """Files to hosts, which are one real sshd on loopback: a small one to many, a large one to one.
 
 *First* makes the connections; to connect to a hundred hosts takes this machine longer than a tenth
-of the peer's time, whatever connects. Beside it: execo 2.8.2's ``Put``, and ``scp``. Each body has folders of its own.
+of the peer's time, whatever connects. Beside it: execo 2.8.2's ``Put``, and ``scp``. Each body has
+folders of its own.
 """
 
 from __future__ import annotations

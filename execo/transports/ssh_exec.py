@@ -13,9 +13,9 @@ from execo.errors import CancelledError, ProcessError, Reason, SpawnError
 
 from .base import ENDING_SIGNALS, Exec, Sink
 from .remote_shell import Mark, command_text
-from .session import SshChannel, exec_request, pty_request, signal_request
 
 if TYPE_CHECKING:
+    from .channel import SshChannel
     from .inprocess import InProcessTransport
     from .ssh_connection import SshConnection
 
@@ -44,8 +44,10 @@ class SshExec:
     _exited = False
     _over = False  # the sink has heard the last word, or nobody listens any more
     _eof = False
+    _done = False  # it uses its connection no more
     _forgotten = False
     _ending = False
+    _unwanted = False  # to be killed when it has started
     _stdin_closed = False
     _in_line = False
     _uncounted = 0  # bytes at the end of its stdin that are not the user's
@@ -70,6 +72,8 @@ class SshExec:
 
     def send(self, connection: SshConnection, number: int, mark: Mark | None, posix: bool) -> None:
         """Open a channel on ``connection`` and run there."""
+        from .channel import SshChannel, exec_request, pty_request  # see Pool
+
         request = self.request
         try:
             text = command_text(
@@ -77,6 +81,7 @@ class SshExec:
             )
             command = text.encode("utf-8", "surrogateescape")
         except ValueError as exc:
+            connection.active -= 1
             connection.finished()
             self.refuse(SpawnError(f"cannot send {request.command!r} to {self._host}: {exc}"))
             return
@@ -85,6 +90,7 @@ class SshExec:
         requests: list[Callable[[int], Any]] = [pty_request()] if request.pty else []
         requests.append(exec_request(command))
         self._channel = SshChannel(connection.session, self, requests)
+        connection.expect_answer(self)
 
     def refuse(self, error: ProcessError) -> None:
         """It will not be started: ``error`` is that of its host."""
@@ -94,8 +100,9 @@ class SshExec:
             str(error), reason=error.reason, host=self._host, command=str(self.request.command)
         )
         own.__cause__ = error.__cause__
-        self._finish()
+        self._over = True
         self.failed = True
+        self._transport.remove(self)
         self._sink.on_error(own)
 
     def channel_opened(self) -> None:
@@ -105,31 +112,30 @@ class SshExec:
     def channel_refused(self, why: str) -> None:
         connection = self._connection
         assert connection is not None
+        connection.answered(self)
         self._channel = None
         self._connection = None
-        if self._over:
-            connection.finished()
-            return
         connection.refused_channel()
-        if connection.busy:
+        if self._unwanted:
+            self._cancel()
+        elif connection.busy:
             # It has as many channels as it takes; what was refused has certainly not run.
             self._transport.pool.resubmit(self, connection)
         else:
             self.refuse(SpawnError(f"{self._host} opens no session: {why}"))
 
     def channel_answered(self, ok: bool) -> None:
+        if self._connection is not None:
+            self._connection.answered(self)
         if not ok:
             self._give_up(SpawnError(f"{self._host} does not run commands for this user"))
             return
         self.started = True
-        if self._over:
-            self.end_hard()  # given up while it was being started
-            if self._channel is not None:
-                self._channel.close()
-            return
         self.start_date = time.time()
         self.waited = time.monotonic() - self._opened
         self._sink.on_start()
+        if self._transport.closed and not self.request.detach:
+            self.send_signal(signal.SIGKILL)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -174,8 +180,10 @@ class SshExec:
     def _signal(self, connection: SshConnection, channel: SshChannel, number: int) -> None:
         if number == 0:
             return
-        guarded = connection.signal(number, self._number)
+        guarded = connection.signal(number, self._number, group=self.request.group)
         if not guarded:
+            from .channel import signal_request
+
             channel.request(signal_request(number))
         if number not in ENDING_SIGNALS:
             return
@@ -205,10 +213,14 @@ class SshExec:
         if self.started:
             self.send_signal(signal.SIGKILL)
             return
-        self._transport.pool.give_up(self)
-        self.failed = True
-        self._finish(keep_channel=True)
-        self._sink.on_error(CancelledError("given up before its start", host=self._host))
+        # A start that is under way goes on: its on_start comes, with what was asked meanwhile.
+        if self._channel is not None:
+            self._unwanted = True
+        elif self._transport.pool.give_up(self):
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self.refuse(CancelledError("given up while it waited for its start"))
 
     def forget(self) -> None:
         if not self._forgotten:
@@ -240,6 +252,7 @@ class SshExec:
     def channel_eof(self) -> None:
         if not self._eof:
             self._eof = True
+            self._look_done()
             if not self._over or self._exited:
                 self._sink.on_eof(1, None)
                 self._sink.on_eof(2, None)
@@ -248,6 +261,7 @@ class SshExec:
         if self._exited or self._over:
             return
         self._exited = True
+        self._look_done()
         if self._channel is not None and self._channel.unwritten:
             why = "it ended before it had read all"
             self._sink.on_write_error(BrokenPipeError(errno.EPIPE, why))
@@ -300,14 +314,20 @@ class SshExec:
         if connection is not None and channel is not None:
             self._signal(connection, channel, signal.SIGKILL)
 
-    def _finish(self, *, keep_channel: bool = False) -> None:
-        self._over = True
-        self._transport.remove(self)
-        if not keep_channel:
-            self._channel = None
+    def _look_done(self) -> None:
+        """It has ended, and nothing on the host holds its output: the channel is about to close,
+        and the connection may be closed."""
+        if self._exited and self._eof:
+            self._set_done()
+
+    def _set_done(self) -> None:
+        if not self._done and self._connection is not None:
+            self._done = True
+            self._connection.active -= 1
 
     def _release(self) -> None:
         self._transport.remove(self)
+        self._set_done()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.finished()
