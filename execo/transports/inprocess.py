@@ -47,14 +47,12 @@ class InProcessTransport:
         return list(channels)
 
     def _submit(self, channels: list[SshExec]) -> None:
-        for channel in channels:
-            if channel.failed:
-                continue
-            if self.closed:
+        if self.closed:
+            for channel in channels:
                 channel.refuse(CancelledError("not started: the interpreter is exiting"))
-            else:
-                self._live.add(channel)
-                self.pool.submit(channel)
+            return
+        self._live.update(channels)
+        self.pool.submit(channels)
 
     def remove(self, channel: SshExec) -> None:
         """A command has exited, or was given up."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from execo._core.child import raise_descriptor_limit
@@ -63,8 +64,7 @@ class Pool:
         self._spoke: deque[tuple[SshConnection, socket.socket]] = deque()
         self._setting_up: set[SshConnection] = set()
         self._raised = False
-        # It takes a tenth of a second, in which the first hosts can answer.
-        runtime.workers.submit(self._load)
+        self._loading = False
 
     def _load(self) -> None:
         """Load paramiko, and what stands on it. On a worker."""
@@ -95,21 +95,32 @@ class Pool:
 
     # -- commands -------------------------------------------------------------------------------
 
-    def submit(self, command: Command) -> None:
-        """Run a command on a connection to its target, when there is one with room."""
-        target = command.request.target
-        assert target is not None
-        host = self._hosts.get(target)
-        if host is None:
-            host = self._hosts[target] = _Host(target)
-        host.waiting.append(command)
-        self._serve(host)
+    def submit(self, commands: Iterable[Command]) -> None:
+        """Run commands on connections to their targets, when there is one with room."""
+        hosts: dict[_Host, None] = {}
+        for command in commands:
+            target = command.request.target
+            assert target is not None
+            host = self._hosts.get(target)
+            if host is None:
+                host = self._hosts[target] = _Host(target)
+            host.waiting.append(command)
+            hosts[host] = None
+        for host in hosts:
+            self._serve(host)
+        self._advance()
+        if not self._loading:
+            # After the first are dialled: it takes a tenth of a second, in which these can answer,
+            # and in which the I/O thread seldom gets the interpreter.
+            self._loading = True
+            self.runtime.workers.submit(self._load)
 
     def resubmit(self, command: Command, connection: SshConnection) -> None:
         """A command whose channel was refused, so that it has not run, goes to the front."""
         host = self._hosts[connection.target]
         host.waiting.appendleft(command)
         self._serve(host)
+        self._advance()
 
     def give_up(self, command: Command) -> bool:
         """Take back a command that waits; False if it does not."""
@@ -140,7 +151,6 @@ class Pool:
             coming.append(connection)
             self._to_dial.append(connection)
             missing -= connection.room
-        self._advance()
 
     # -- setting up -----------------------------------------------------------------------------
 
@@ -234,6 +244,7 @@ class Pool:
         host = self._hosts.get(connection.target)
         if host is not None and host.waiting:
             self._serve(host)
+            self._advance()
 
     def on_over(self, connection: SshConnection, *, was_ready: bool) -> None:
         """It could not be made, or is lost."""
