@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import getpass
 import os
 import re
 import shlex
@@ -56,7 +58,7 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
     timeout = said.get("connect_timeout", params["connect_timeout"])
     target = Target(
         address=address,
-        user=host.user or params["user"] or said.get("user"),
+        user=host.user or params["user"] or said.get("user") or _local_user(transport),
         port=host.port or params["port"] or said.get("port"),
         keyfile=None if keyfile is None else os.path.expanduser(os.fspath(keyfile)),
         options=ConnectionOptions(
@@ -70,6 +72,22 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
         name=host.address,
     )
     return transport, target
+
+
+def _local_user(transport: str) -> str | None:
+    """Whom the in-process transport logs in as; the ssh command finds out by itself."""
+    if transport != "paramiko":
+        return None
+    try:
+        return _user_of_this_process()
+    except (KeyError, OSError) as exc:  # a number without a name, in a container for one
+        raise ValueError(f"this process has no user name ({exc}); set user") from exc
+
+
+@functools.cache
+def _user_of_this_process() -> str:
+    # Here, in the user's thread: the system may ask a server for it.
+    return getpass.getuser()
 
 
 def _announce(ssh: str | None, options: tuple[str, ...]) -> None:

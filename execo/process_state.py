@@ -371,7 +371,9 @@ class ProcessState:
         if run is NOTHING:
             return "not started"
         if not run.ended:
-            return "starting" if self.pid is None else f"running, pid {self.pid}"
+            if self.start_date is None:
+                return "starting"
+            return "running" if self.pid is None else f"running, pid {self.pid}"
         if run.error is not None:
             return str(run.error.reason)
         text = f"exited {self.exit_code}" if (self.exit_code or 0) >= 0 else _signal_text(self)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from paramiko import common
 from paramiko.message import Message
+from paramiko.ssh_exception import SSHException
 
 if TYPE_CHECKING:
     from .session import Session
@@ -82,6 +83,7 @@ class SshChannel:
         self._ending = False
         self._close_lock = threading.Lock()
         self._close_sent = False
+        self._closed = False  # by the host
         self._number = session.attach(self)
         if session.over:
             self._loop.call_soon(self.lose)
@@ -125,6 +127,11 @@ class SshChannel:
             self._send_close()
 
     @property
+    def is_open(self) -> bool:
+        """Whether the host has opened it."""
+        return self._remote >= 0
+
+    @property
     def unwritten(self) -> bool:
         """Whether something that was to be written has not been sent."""
         return bool(self._outbox)
@@ -156,7 +163,8 @@ class SshChannel:
             stream, data = inbox.popleft()
             if stream > 0:
                 self._taken += len(data)
-                listener.channel_data(stream, data)
+                if stream <= 2:
+                    listener.channel_data(stream, data)
             elif stream == _END:
                 listener.channel_eof()
             else:
@@ -174,7 +182,7 @@ class SshChannel:
 
     def refuse(self, why: str) -> None:
         """The host will not open it."""
-        self._session.detach(self._number)
+        self._session.detach(self._number, self)
         self._listener.channel_refused(why)
 
     def _add_room(self, size: int) -> None:
@@ -182,14 +190,19 @@ class SshChannel:
         self._pump()
 
     def _finish(self) -> None:
-        self._session.detach(self._number)
+        self._session.detach(self._number, self)
         self._inbox.append((_CLOSED, b""))
         self._deliver()
 
     # -- the thread that reads ------------------------------------------------------------------
 
     def confirm(self, remote: int, window: int, packet: int) -> None:
-        """The host has opened it."""
+        """The host has opened it.
+
+        :raises SSHException: if it had before, or takes no data: that ends the connection
+        """
+        if self._remote >= 0 or packet < 1:
+            raise SSHException(f"the host confirms channel {self._number} in a wrong way")
         self._remote = remote
         self._packet = min(packet, PACKET)
         for make in self._requests:
@@ -218,8 +231,8 @@ class SshChannel:
 
     def on_extended(self, m: Message) -> None:
         code = m.get_int()
-        # 1 is stderr, and nothing else was ever defined (RFC 4254, 5.2).
-        self._put(2 if code == 1 else 1, m.get_binary())
+        # 1 is stderr, and nothing else was ever defined (RFC 4254, 5.2): it is passed over.
+        self._put(2 if code == 1 else 3, m.get_binary())
 
     def on_adjust(self, m: Message) -> None:
         self._loop.call_soon(self._add_room, m.get_int())
@@ -228,6 +241,9 @@ class SshChannel:
         self._put(_END)
 
     def on_close(self, m: Message) -> None:
+        if self._closed:
+            raise SSHException(f"the host closes channel {self._number} twice")
+        self._closed = True
         self._send_close()
         # On the I/O thread, after the exit status that was told there.
         self._loop.call_soon(self._finish)
@@ -236,11 +252,13 @@ class SshChannel:
         kind = m.get_text()
         wants_answer = m.get_boolean()
         if kind == "exit-status":
-            status = (m.get_int() & 0xFF) << 8
+            code = m.get_int()
+            # A code that a wait status cannot hold (Windows has 32 bits) stays a failure.
+            status = (code & 0xFF or (255 if code else 0)) << 8
             self._loop.call_soon(self._listener.channel_exit, status, "")
         elif kind == "exit-signal":
             name, dumped = m.get_text(), m.get_boolean()
-            number = getattr(signal, f"SIG{name}", None)
+            number = signal.Signals.__members__.get(f"SIG{name}")
             raw = None if number is None else int(number) | (0x80 if dumped else 0)
             why = f"it died of a signal that the host calls {name!r}"
             self._loop.call_soon(self._listener.channel_exit, raw, why)

@@ -31,6 +31,8 @@ DEFAULT_PORT = 22
 SILENT = 0.25
 """Seconds after which a host that has not answered is taken for a silent one."""
 
+_TOO_MANY = (b"Exceeded MaxStartups", b"Not allowed at this time")
+
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
@@ -39,7 +41,8 @@ _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
 def known_name(target: Target) -> str:
     """The name that the host of ``target`` has in files of known hosts."""
     port = target.port or DEFAULT_PORT
-    return target.address if port == DEFAULT_PORT else f"[{target.address}]:{port}"
+    address = target.address.lower()  # as ssh does
+    return address if port == DEFAULT_PORT else f"[{address}]:{port}"
 
 
 class Dial:
@@ -48,7 +51,6 @@ class Dial:
     :param on_ready: given the connected socket of a host that has begun to speak
     :param on_failed: given the error
     :param on_silent: called once, if the host takes longer than :data:`SILENT`
-    :param make_room: called when the system has no descriptor left
     """
 
     def __init__(
@@ -59,7 +61,6 @@ class Dial:
         on_ready: Callable[[socket.socket], object],
         on_failed: Callable[[ProcessError], object],
         on_silent: Callable[[], object],
-        make_room: Callable[[], object],
     ) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
@@ -67,7 +68,6 @@ class Dial:
         self._on_ready = on_ready
         self._on_failed = on_failed
         self._on_silent = on_silent
-        self._make_room = make_room
         self._sock: socket.socket | None = None
         self._places: list[tuple[Any, ...]] = []
         self._next = 0
@@ -87,9 +87,11 @@ class Dial:
         self._silence = self._loop.call_later(SILENT, self._on_silent)
         try:
             # An address in numbers needs no look-up and no other thread.
-            self._resolved(self._look_up(socket.AI_NUMERICHOST), None)
-        except OSError:
+            places = self._look_up(socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
             self._runtime.workers.submit(self._resolve)
+        else:
+            self._resolved(places, None)
 
     def cancel(self) -> None:
         """Give up without a word."""
@@ -136,7 +138,7 @@ class Dial:
             result = sock.connect_ex(address)
         except OSError as exc:
             if exc.errno in _NO_ROOM:
-                self._make_room()
+                self._note("no free descriptor here; raise the limit (ulimit -n)")
                 self._again()
                 return
             result = exc.errno or errno.EIO
@@ -167,8 +169,7 @@ class Dial:
     def _on_refused(self, number: int) -> None:
         self._drop()
         text = os.strerror(number).lower()
-        if text not in self._errors:
-            self._errors.append(text)
+        self._note(text)
         self._next += 1
         if self._next < len(self._places):
             self._try_next()
@@ -180,23 +181,27 @@ class Dial:
         sock = self._sock
         assert sock is not None
         try:
-            some = sock.recv(1, socket.MSG_PEEK)
+            some = sock.recv(255, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
             some = b""
-        if not some:
-            # A server with too many that have not logged in yet (MaxStartups) hangs up at once.
+        if not some or some.startswith(_TOO_MANY):
+            # A server with too many that have not logged in yet (MaxStartups) hangs up at once,
+            # some versions with a word of it.
             self._drop()
-            text = "it hung up before its first word"
-            if text not in self._errors:
-                self._errors.append(text)
+            text = some.decode("ascii", "replace").strip() or "it hung up before its first word"
+            self._note(text)
             self._again()
             return
         self._loop.remove_reader(sock)
         self._sock = None
         self._finish()
         self._on_ready(sock)
+
+    def _note(self, text: str) -> None:
+        if text not in self._errors:
+            self._errors.append(text)
 
     def _again(self) -> None:
         """Try the same place after a pause, which grows, and differs from host to host."""

@@ -22,6 +22,9 @@ _LONGEST_HELLO = 4096
 class Guard:
     """One guard. All on the I/O thread.
 
+    ``unsent`` are the signals that were to be sent before it was there; if it never is, somebody
+    else has to send them.
+
     :param nonce: what its commands are marked with
     :param on_settled: called once: with what the host has said of itself, or with None if it can
       have no guard
@@ -31,6 +34,7 @@ class Guard:
         self, session: Session, nonce: str, on_settled: Callable[[Hello | None], object]
     ) -> None:
         self.hello: Hello | None = None
+        self.unsent: list[int] = []
         self._on_settled: Callable[[Hello | None], object] | None = on_settled
         self._orders: list[bytes] = []
         self._heard = b""
@@ -44,6 +48,8 @@ class Guard:
 
     def kill(self, number: int, command: int, *, group: bool) -> None:
         """Have a signal sent to ``command``, and if ``group`` to all that it has started."""
+        if self._on_settled is not None:
+            self.unsent.append(number)  # only the first command can be that early
         self._order(remote_shell.kill_order(command, number, group=group))
 
     def first_ended(self) -> None:
@@ -55,8 +61,10 @@ class Guard:
         self._order(remote_shell.ORDER_BYE)
 
     def give_up(self) -> None:
-        """It does not answer: do without it."""
-        self._channel.close()
+        """It does not answer: do without it. If it comes all the same, it is sent away: an end
+        without a word would be a loss to it."""
+        self._channel.write(remote_shell.ORDER_BYE.encode())
+        self._channel.end()
         self._settle(None)
 
     def _order(self, text: str) -> None:

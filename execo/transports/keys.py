@@ -72,7 +72,8 @@ class KeyRing:
         self._runtime.loop.call_soon(self._have, keyfile, keys)
 
     def _have(self, keyfile: str | None, keys: Keys) -> None:
-        self._known[keyfile] = (time.monotonic() + KEPT, keys)
+        if keys.identities:
+            self._known[keyfile] = (time.monotonic() + KEPT, keys)
         for on_keys in self._waiting.pop(keyfile, ()):
             on_keys(keys)
 
@@ -103,7 +104,12 @@ class KeyRing:
         if not keys:
             problems.append("the agent holds no key")
         self._agent = agent
-        return [Identity(_one_at_a_time(key, lock), "a key of the agent") for key in keys]
+        return [Identity(_one_at_a_time(key, lock), _agent_name(key)) for key in keys]
+
+
+def _agent_name(key: Any) -> str:
+    comment = getattr(key, "comment", "")
+    return f"the agent's key {comment!r}" if comment else "a key of the agent"
 
 
 def _one_at_a_time(key: Any, lock: threading.Lock) -> paramiko.PKey:
@@ -125,8 +131,8 @@ def _read_file(path: str) -> Keys:
     except OSError as exc:
         return Keys((), (f"{path}: {exc.strerror or exc}",))
     except Exception as exc:  # noqa: BLE001 - paramiko and cryptography raise a dozen kinds
-        text = str(exc) or type(exc).__name__
-        if isinstance(exc, paramiko.PasswordRequiredException) or "assword" in text:
+        text = "it is not a private key that can be read"
+        if isinstance(exc, paramiko.PasswordRequiredException) or "assword" in str(exc):
             text = "it needs a passphrase; add it to the agent (ssh-add)"
         return Keys((), (f"{path}: {text}",))
     return Keys((Identity(key, path),), ())

@@ -10,11 +10,13 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, HostKeys
 
+from execo._core.pool import Strand
 from execo._core.runtime import Runtime
 from execo.log import logger
 
@@ -22,6 +24,9 @@ __all__ = ["KnownHosts", "KnownHostsFiles"]
 
 USER_FILE = "~/.ssh/known_hosts"
 SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
+
+KEPT = 10.0
+"""Seconds after which the files are read again: somebody may have removed a changed key."""
 
 
 class KnownHosts:
@@ -62,6 +67,11 @@ class KnownHosts:
         for name in entry.hostnames:
             self._plain.setdefault(name, {})[entry.key.get_name()] = entry.key
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a look-up may take milliseconds: each hashed name has to be tried."""
+        return len(self._others) > 20
+
     def keys_of(self, name: str) -> dict[str, paramiko.PKey]:
         """The known keys of a host, by their type."""
         found: dict[str, paramiko.PKey] = {}
@@ -70,11 +80,15 @@ class KnownHosts:
                 found.setdefault(entry.key.get_name(), entry.key)
         return {**found, **self._plain.get(name, {})}
 
-    def problem(self, name: str, key: paramiko.PKey, *, strict: bool) -> str | None:
-        """Why ``key`` cannot be that of the host; None if it is, or is the first one."""
+    def problem(
+        self, name: str, key: paramiko.PKey, known: Mapping[str, paramiko.PKey], *, strict: bool
+    ) -> str | None:
+        """Why ``key`` cannot be that of the host; None if it is, or is the first one.
+
+        :param known: what :meth:`keys_of` the host has given
+        """
         if key.asbytes() in self._revoked:
             return "its host key is marked as revoked"
-        known = self.keys_of(name)
         shown = f"{key.get_name()} {key.fingerprint}"
         same_kind = known.get(key.get_name())
         if same_kind is not None:
@@ -82,7 +96,7 @@ class KnownHosts:
                 return None
             return (
                 f"its host key has changed: it shows {shown}, not the known one. If it was "
-                f"reinstalled, remove the old key: ssh-keygen -R {name!r}"
+                f"reinstalled, remove the old key: ssh-keygen -f {self._paths[0]} -R {name!r}"
             )
         if known and not strict:
             return f"its host key is of another type than the known one: it shows {shown}"
@@ -94,9 +108,9 @@ class KnownHosts:
         return None
 
     def add(self, name: str, key: paramiko.PKey) -> bool:
-        """Remember a key; False if it was known."""
+        """Remember a key that is new; False if another connection was quicker."""
         kinds = self._plain.setdefault(name, {})
-        if key.get_name() in self.keys_of(name):
+        if key.get_name() in kinds:
             return False
         kinds[key.get_name()] = key
         return True
@@ -141,30 +155,40 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 class KnownHostsFiles:
-    """The files in use by this process. Methods belong to the I/O thread."""
+    """The files in use by this process. Methods belong to the I/O thread, save ``_read``."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._read: dict[tuple[str, ...], KnownHosts] = {}
-        self._waiting: dict[tuple[str, ...], list[Callable[[KnownHosts], object]]] = {}
+        self._known: dict[tuple[str, ...], tuple[float, KnownHosts | None]] = {}
+        self._strands: dict[tuple[str, ...], Strand] = {}
 
-    def get(self, paths: tuple[str, ...], on_read: Callable[[KnownHosts], object]) -> None:
-        """Call ``on_read`` with what the files say; none = the user's and the system's."""
+    def get(
+        self,
+        paths: tuple[str, ...],
+        name: str,
+        on_known: Callable[[KnownHosts, dict[str, paramiko.PKey]], object],
+    ) -> None:
+        """Call ``on_known`` with what the files say, and the keys of ``name`` among it.
+
+        :param paths: the files; none = the user's and the system's
+        """
         paths = paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE)
-        known = self._read.get(paths)
-        if known is not None:
-            on_read(known)
-            return
-        waiting = self._waiting.setdefault(paths, [])
-        waiting.append(on_read)
-        if len(waiting) == 1:
-            self._runtime.workers.submit(self._load, paths)
+        until, known = self._known.get(paths, (0.0, None))
+        if known is not None and time.monotonic() < until and not known.is_slow:
+            on_known(known, known.keys_of(name))
+        else:
+            strand = self._strands.setdefault(paths, Strand(self._runtime.workers, lambda: name))
+            strand.submit(self._read, paths, name, on_known)
 
-    def _load(self, paths: tuple[str, ...]) -> None:
-        known = KnownHosts(paths)
-        self._runtime.loop.call_soon(self._have, paths, known)
-
-    def _have(self, paths: tuple[str, ...], known: KnownHosts) -> None:
-        self._read[paths] = known
-        for on_read in self._waiting.pop(paths, ()):
-            on_read(known)
+    def _read(
+        self,
+        paths: tuple[str, ...],
+        name: str,
+        on_known: Callable[[KnownHosts, dict[str, paramiko.PKey]], object],
+    ) -> None:
+        # One at a time for each set of files: a thousand hosts read them once.
+        until, known = self._known.get(paths, (0.0, None))
+        if known is None or time.monotonic() >= until:
+            known = KnownHosts(paths)
+            self._known[paths] = (time.monotonic() + KEPT, known)
+        self._runtime.loop.call_soon(on_known, known, known.keys_of(name))

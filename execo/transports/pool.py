@@ -1,13 +1,14 @@
 """The connections of this process: shared, limited in how many are set up at a time, reused.
 
 Nothing limits how many commands run. What is limited is starting: connections whose set-up is
-under way (it is work for this machine), logins under way at one address (a server hangs up on more
-than ten, MaxStartups), commands on one connection (MaxSessions: there is another one then).
+under way (it is work for this machine), logins under way at one target (a server hangs up on more
+than ten, MaxStartups), commands on one connection (MaxSessions: there is another one then), and
+open connections, by the descriptors of this process.
 """
 
 from __future__ import annotations
 
-import getpass
+import resource
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -17,10 +18,12 @@ from execo._core.child import raise_descriptor_limit
 from execo._core.locks import fork_gate
 from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason, SpawnError
+from execo.log import logger
 
 from .base import Target
 from .dial import Dial
-from .ssh_connection import Command, SshConnection, State
+from .ssh_connection import SESSIONS, Command, SshConnection, State
+from .wire import Wire
 
 if TYPE_CHECKING:
     from .keys import KeyRing
@@ -31,8 +34,14 @@ __all__ = ["Pool"]
 SETTING_UP = 64
 """Connections that are being set up at a time; as many again are being dialled."""
 
-AT_ONE_ADDRESS = 8
-"""Connections to one address that have not logged in yet: a server counts them (MaxStartups)."""
+AT_ONE_TARGET = 8
+"""Connections to one target that have not logged in yet: a server counts them (MaxStartups)."""
+
+RESERVE = 32
+"""Descriptors, and an eighth of all beside, that are left to the rest of the program."""
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
 
 
 class _Host:
@@ -42,33 +51,33 @@ class _Host:
         self.target = target
         self.connections: list[SshConnection] = []
         self.waiting: deque[Command] = deque()
-
-    def count(self, *states: State) -> int:
-        return sum(connection.state in states for connection in self.connections)
+        self.room = SESSIONS - 1
+        self.barred = False  # no further connection for now: the last one could not be made
+        self.pause = _FIRST_PAUSE
 
 
 class Pool:
-    """All on the I/O thread. ``close`` ends what there is."""
+    """All on the I/O thread, save ``_load`` (a worker). ``close`` ends what there is."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.keys: KeyRing
         self.known_hosts: KnownHostsFiles
-        self._loaded = False
-        self._broken: BaseException | None = None
-        self._hosts: dict[Target, _Host] = {}
-        self._user: str | None = None
-        self._dials: dict[SshConnection, Dial] = {}
-        self._to_dial: deque[SshConnection] = deque()
-        self._dialling: set[SshConnection] = set()  # those that are not silent
-        self._spoke: deque[tuple[SshConnection, socket.socket]] = deque()
-        self._setting_up: set[SshConnection] = set()
-        self._raised = False
         self._loading = False
+        self._loaded = False
+        self._hosts: dict[Target, _Host] = {}
+        self._to_dial: deque[SshConnection] = deque()
+        self._dials: dict[SshConnection, Dial] = {}
+        self._dialling: set[SshConnection] = set()  # those that are not silent
+        self._spoke: deque[tuple[SshConnection, Wire]] = deque()
+        self._setting_up: set[SshConnection] = set()
+        self._open: set[SshConnection] = set()  # those that hold a descriptor, or soon will
+        self._raised = False
+
+    # -- paramiko -------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Load paramiko, and what stands on it. On a worker."""
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             with fork_gate:
                 from . import guard, keys, known_hosts
@@ -80,18 +89,15 @@ class Pool:
             error = exc
         self.runtime.loop.call_soon(self._on_loaded, error)
 
-    def _on_loaded(self, error: BaseException | None) -> None:
-        self._loaded = True
-        self._broken = error
+    def _on_loaded(self, error: Exception | None) -> None:
+        self._loading = self._loaded = error is None
+        if error is not None:
+            # Those that are here have lost; the next one tries again.
+            problem = SpawnError(f"paramiko cannot be loaded: {error} (pip install paramiko)")
+            problem.__cause__ = error
+            for connection in list(self._open) + list(self._to_dial):
+                connection.fail(problem)
         self._advance()
-
-    def user_of(self, target: Target) -> str:
-        """The name to log in with."""
-        if target.user is not None:
-            return target.user
-        if self._user is None:
-            self._user = getpass.getuser()
-        return self._user
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -99,15 +105,13 @@ class Pool:
         """Run commands on connections to their targets, when there is one with room."""
         hosts: dict[_Host, None] = {}
         for command in commands:
-            target = command.request.target
-            assert target is not None
-            host = self._hosts.get(target)
-            if host is None:
-                host = self._hosts[target] = _Host(target)
-            host.waiting.append(command)
-            hosts[host] = None
+            hosts[self._add(command, first=False)] = None
         for host in hosts:
-            self._serve(host)
+            try:
+                self._serve(host)
+            except Exception as exc:  # whatever it is must not keep the other hosts waiting
+                logger.exception("internal error with %s", host.target.name)
+                self._refuse_all(host, SpawnError(f"internal error: {exc}"))
         self._advance()
         if not self._loading:
             # After the first are dialled: it takes a tenth of a second, in which these can answer,
@@ -115,12 +119,21 @@ class Pool:
             self._loading = True
             self.runtime.workers.submit(self._load)
 
-    def resubmit(self, command: Command, connection: SshConnection) -> None:
-        """A command whose channel was refused, so that it has not run, goes to the front."""
-        host = self._hosts[connection.target]
-        host.waiting.appendleft(command)
-        self._serve(host)
-        self._advance()
+    def resubmit(self, command: Command) -> None:
+        """A command that has certainly not run goes to the front."""
+        self.runtime.loop.call_soon(self._serve_soon, self._add(command, first=True))
+
+    def _add(self, command: Command, *, first: bool) -> _Host:
+        target = command.request.target
+        assert target is not None
+        host = self._hosts.get(target)
+        if host is None:
+            host = self._hosts[target] = _Host(target)
+        if first:
+            host.waiting.appendleft(command)
+        else:
+            host.waiting.append(command)
+        return host
 
     def give_up(self, command: Command) -> bool:
         """Take back a command that waits; False if it does not."""
@@ -135,18 +148,24 @@ class Pool:
             return True
         return any(connection.give_up(command) for connection in host.connections)
 
+    def _refuse_all(self, host: _Host, error: ProcessError) -> None:
+        waiting, host.waiting = host.waiting, deque()
+        for command in waiting:
+            command.refuse(error)
+
+    def _serve_soon(self, host: _Host) -> None:
+        if self._hosts.get(host.target) is host:
+            self._serve(host)
+        self._advance()
+
     def _serve(self, host: _Host) -> None:
         for connection in host.connections:
-            while (
-                host.waiting
-                and connection.state is State.READY
-                and (connection.busy < connection.room)
-            ):
+            while host.waiting and connection.has_room:
                 connection.run(host.waiting.popleft())
         coming = [c for c in host.connections if c.state is not State.READY]
         missing = len(host.waiting) - sum(connection.room for connection in coming)
-        while missing > 0 and len(coming) < AT_ONE_ADDRESS:
-            connection = SshConnection(self, host.target)
+        while missing > 0 and len(coming) < AT_ONE_TARGET and not host.barred:
+            connection = SshConnection(self, host.target, host.room)
             host.connections.append(connection)
             coming.append(connection)
             self._to_dial.append(connection)
@@ -157,32 +176,40 @@ class Pool:
     def _advance(self) -> None:
         """Begin as much as may be under way."""
         while self._spoke and self._loaded and len(self._setting_up) < SETTING_UP:
-            connection, sock = self._spoke.popleft()
-            if connection.state is State.OVER:
-                sock.close()
-                continue
-            if self._broken is not None:
-                sock.close()
-                connection.fail(_unusable(self._broken))
-                continue
+            connection, wire = self._spoke.popleft()
             self._setting_up.add(connection)
-            connection.set_up(sock)
+            connection.set_up(wire)
         while self._to_dial and len(self._dialling) + len(self._spoke) < SETTING_UP:
+            if not self._may_open():
+                return  # until one of the others is of no more use
             connection = self._to_dial.popleft()
-            if connection.state is not State.OVER:
+            if connection.state is State.DIALING:
                 self._dial(connection)
 
+    def _may_open(self) -> bool:
+        """Whether there are descriptors for one more connection; closes those that are idle."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if len(self._open) < max(4, limit - limit // 8 - RESERVE):
+            return True
+        if not self._raised:
+            self._raised = True
+            raise_descriptor_limit()
+            return self._may_open()
+        for host in list(self._hosts.values()):
+            if not host.waiting and self._close_unused(host, State.READY):
+                return True
+        return False
+
     def _dial(self, connection: SshConnection) -> None:
+        self._open.add(connection)
         self._dialling.add(connection)
-        dial = Dial(
+        dial = self._dials[connection] = Dial(
             self.runtime,
             connection.target,
             on_ready=lambda sock: self._on_spoke(connection, sock),
             on_failed=lambda error: self._on_dial_failed(connection, error),
             on_silent=lambda: self._on_silent(connection),
-            make_room=self._make_room,
         )
-        self._dials[connection] = dial
         dial.start()
 
     def _on_silent(self, connection: SshConnection) -> None:
@@ -193,21 +220,88 @@ class Pool:
     def _on_spoke(self, connection: SshConnection, sock: socket.socket) -> None:
         self._dialling.discard(connection)
         del self._dials[connection]
-        self._spoke.append((connection, sock))
+        self._spoke.append((connection, Wire(self.runtime.loop, sock)))
         self._advance()
 
     def _on_dial_failed(self, connection: SshConnection, error: ProcessError) -> None:
-        self._dialling.discard(connection)
-        self._dials.pop(connection, None)
         connection.fail(error)
 
-    def _make_room(self) -> None:
-        """The system has no descriptor left."""
-        if not self._raised:
-            self._raised = True
-            raise_descriptor_limit()
+    # -- what connections tell ------------------------------------------------------------------
+
+    def on_ready(self, connection: SshConnection) -> None:
+        """It is logged in."""
+        self._setting_up.discard(connection)
+        host = self._hosts[connection.target]
+        host.pause = _FIRST_PAUSE
+        self._serve(host)
+        self._advance()
+
+    def on_room(self, connection: SshConnection) -> None:
+        """A command has ended on it."""
+        host = self._hosts.get(connection.target)
+        if host is not None and (host.waiting or self._to_dial):
+            # Not within the call: the next command may end at once, too.
+            self.runtime.loop.call_soon(self._serve_soon, host)
+
+    def learn_room(self, connection: SshConnection) -> None:
+        """The server opens no more channels than that on a connection."""
+        host = self._hosts.get(connection.target)
+        if host is not None:
+            host.room = connection.room
+
+    def on_over(self, connection: SshConnection, *, was_ready: bool) -> None:
+        """It could not be made, or is lost."""
+        self._forget(connection)
+        host = self._hosts.get(connection.target)
+        error = connection.error
+        if host is None or error is None:
+            return  # all were closed
+        if connection in host.connections:
+            host.connections.remove(connection)
+        for command in reversed(connection.waiting):
+            # Those that wait for its guard have not run: another connection may run them, once.
+            command.tries += 1
+            if command.tries > 1:
+                command.refuse(error)
+            else:
+                host.waiting.appendleft(command)
+        if was_ready:
+            host.barred = False
+        elif not host.connections:
+            self._refuse_all(host, error)
         else:
-            self.close_idle()
+            self._bar(host, error)
+        if host.connections or host.waiting:
+            self._serve(host)
+        else:
+            del self._hosts[host.target]
+        self._advance()
+
+    def _bar(self, host: _Host, error: ProcessError) -> None:
+        """Others serve the host: another one is not tried again before a while, which grows, and
+        not at all where it is not let in."""
+        host.barred = True
+        if error.reason is Reason.CONNECT:
+            self.runtime.loop.call_later(host.pause, self._unbar, host)
+            host.pause = min(host.pause * 2, _LONGEST_PAUSE)
+
+    def _unbar(self, host: _Host) -> None:
+        host.barred = False
+        self._serve_soon(host)
+
+    def _forget(self, connection: SshConnection) -> None:
+        self._open.discard(connection)
+        self._dialling.discard(connection)
+        self._setting_up.discard(connection)
+        dial = self._dials.pop(connection, None)
+        if dial is not None:
+            dial.cancel()
+        for entry in list(self._spoke):
+            if entry[0] is connection:
+                self._spoke.remove(entry)
+                entry[1].close()
+
+    # -- the end --------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
         """Close the connections that no command uses, and those that no command waits for."""
@@ -216,77 +310,24 @@ class Pool:
                 self._close_unused(host, State.READY)
             else:
                 self._close_unused(host, *State)
-
-    def _close_unused(self, host: _Host, *states: State) -> None:
-        for connection in list(host.connections):
-            if connection.state in states and not connection.active:
-                host.connections.remove(connection)
-                dial = self._dials.pop(connection, None)
-                if dial is not None:
-                    dial.cancel()
-                self._dialling.discard(connection)
-                self._setting_up.discard(connection)
-                connection.close()
-        if not host.connections and not host.waiting:
-            self._hosts.pop(host.target, None)
         self._advance()
 
-    # -- what connections tell ------------------------------------------------------------------
-
-    def on_ready(self, connection: SshConnection) -> None:
-        """It is logged in."""
-        self._setting_up.discard(connection)
-        self._serve(self._hosts[connection.target])
-        self._advance()
-
-    def on_room(self, connection: SshConnection) -> None:
-        """A command has ended on it."""
-        host = self._hosts.get(connection.target)
-        if host is not None and host.waiting:
-            self._serve(host)
-            self._advance()
-
-    def on_over(self, connection: SshConnection, *, was_ready: bool) -> None:
-        """It could not be made, or is lost."""
-        self._setting_up.discard(connection)
-        self._dialling.discard(connection)
-        host = self._hosts.get(connection.target)
-        if host is None:
-            return  # all were closed
-        if connection in host.connections:
+    def _close_unused(self, host: _Host, *states: State) -> bool:
+        """Close those in ``states`` that no command uses; whether there were any."""
+        unused = [c for c in host.connections if c.state in states and not c.active]
+        for connection in unused:
             host.connections.remove(connection)
-        # Those that wait for its guard have not run: another connection may run them.
-        host.waiting.extendleft(reversed(connection.waiting))
-        error = connection.error
-        assert error is not None
-        hopeless = not host.connections or error.reason is not Reason.CONNECT
-        if not was_ready and hopeless and not host.count(State.READY):
-            waiting, host.waiting = host.waiting, deque()
-            for command in waiting:
-                command.refuse(error)
+            self._forget(connection)
+            connection.close()
         if not host.connections and not host.waiting:
             self._hosts.pop(host.target, None)
-        else:
-            self._serve(host)
-        self._advance()
-
-    # -- the end --------------------------------------------------------------------------------
+        return bool(unused)
 
     def close(self) -> None:
         """End all connections."""
-        for dial in self._dials.values():
-            dial.cancel()
-        self._dials.clear()
-        for _, sock in self._spoke:
-            sock.close()
-        self._spoke.clear()
-        for host in self._hosts.values():
+        hosts, self._hosts = self._hosts, {}
+        self._to_dial.clear()
+        for host in hosts.values():
             for connection in host.connections:
+                self._forget(connection)
                 connection.close()
-        self._hosts.clear()
-
-
-def _unusable(cause: BaseException) -> SpawnError:
-    error = SpawnError(f"paramiko cannot be loaded: {cause}; install it: pip install paramiko")
-    error.__cause__ = cause
-    return error

@@ -105,9 +105,10 @@ class Session(paramiko.Transport):
         self.channels_seen[number] = True
         return number
 
-    def detach(self, number: int) -> None:
-        """The channel is over on both sides: its number may be given to another one."""
-        if self._open.pop(number, None) is not None:
+    def detach(self, number: int, channel: SshChannel) -> None:
+        """``channel`` is over on both sides: its number may be given to another one."""
+        if self._open.get(number) is channel:
+            del self._open[number]
             self._channels.delete(number)
             self._free.append(number)
 
@@ -117,9 +118,9 @@ class Session(paramiko.Transport):
 
     def _lost(self) -> None:
         self.over = True
+        self._on_lost()  # first, so that the channels can say why
         for channel in list(self._open.values()):
             channel.lose()
-        self._on_lost()
 
     # -- any thread -----------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Session(paramiko.Transport):
         try:
             super().run()
         finally:
-            self.wire.close()
+            self.wire.release()
             self.loop.call_soon(self._lost)
 
     def stop_thread(self) -> None:
@@ -174,6 +175,8 @@ class Session(paramiko.Transport):
     def _parse_channel_open_failure(self, m: Message) -> None:
         number = m.get_int()
         channel = self._open.get(number)
+        if channel is not None and channel.is_open:
+            raise paramiko.SSHException(f"the host refuses channel {number}, which is open")
         if channel is not None:
             code, text = m.get_int(), m.get_text()
             why = text or common.CONNECTION_FAILED_CODE.get(code, f"code {code}")

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import enum
 import secrets
-import socket
+import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Command", "SshConnection", "State"]
 
 SESSIONS = 10
-"""Channels of one connection at the most: what a server allows by default (MaxSessions)."""
+"""Channels of one connection at the most: what a server allows by default (MaxSessions). One of
+them is the guard's."""
 
 
 class State(enum.Enum):
@@ -56,6 +57,10 @@ class Command(Protocol):
     """What a connection runs: one request and what becomes of it. All on the I/O thread."""
 
     request: Exec
+    tries: int
+
+    def request_signal(self, number: int) -> None:
+        """Have the server itself send a signal."""
 
     def send(self, connection: SshConnection, number: int, mark: Mark | None, posix: bool) -> None:
         """Open a channel on this connection and run there."""
@@ -68,15 +73,17 @@ class SshConnection:
     """One connection to ``target``. All on the I/O thread.
 
     :param pool: told when it is ready, over, or has room again
+    :param room: commands that it may run at a time
     """
 
-    def __init__(self, pool: Pool, target: Target) -> None:
+    def __init__(self, pool: Pool, target: Target, room: int) -> None:
         self.target = target
         self.runtime: Runtime = pool.runtime
         self.state = State.DIALING
         self.busy = 0  # channels of commands that are open or being opened
         self.active = 0  # of these, commands that have not ended
-        self.room = SESSIONS - 1  # one is the guard's
+        self.room = room
+        self.proven = False  # the host has opened a channel for a command
         self.error: ProcessError | None = None
         self._pool = pool
         self._session: Session | None = None
@@ -89,56 +96,62 @@ class SshConnection:
         self._plain = not target.options.guard
         self._nonce = secrets.token_hex(6)
         self._number = 0
-        self._first_ended = False
+        self._first: Command | None = None  # the one without a mark, until it has ended
+        self._stage = ""
         self._waiting: deque[Command] = deque()
         self._unanswered: dict[Command, TimerHandle] = {}
 
     # -- keys and login -------------------------------------------------------------------------
 
-    def set_up(self, sock: socket.socket) -> None:
+    def set_up(self, wire: Wire) -> None:
         """Agree on keys over a connected socket, and log in."""
         from .session import Session  # see Pool
 
         loop = self.runtime.loop
         self.state = State.KEYS
-        self._session = Session(loop, Wire(loop, sock), self._on_lost)
-        timeout = self.target.options.connect_timeout
-        if timeout is not None:
-            self._deadline = loop.call_later(timeout, self._on_timeout)
-        if self.target.options.host_key_policy == "off":
-            self._start(None)
+        self._stage = "keys to agree on"
+        self._session = Session(loop, wire, self._on_lost)
+        options = self.target.options
+        if options.connect_timeout is not None:
+            self._deadline = loop.call_later(options.connect_timeout, self._on_timeout)
+        if options.host_key_policy == "off":
+            self._start(None, {})
         else:
-            self._pool.known_hosts.get(self.target.options.known_hosts, self._start)
+            name = known_name(self.target)
+            self._pool.known_hosts.get(options.known_hosts, name, self._start)
 
-    def _start(self, known: KnownHosts | None) -> None:
+    def _start(self, files: KnownHosts | None, known: Mapping[str, Any]) -> None:
+        from .session import Event
+
         session = self._session
         if session is None or self.state is not State.KEYS:
             return
-        from .session import Event
-
-        if known is not None:
-            session.prefer_key_types(known.keys_of(known_name(self.target)))
+        if known:
+            session.prefer_key_types(known)
+        event = Event(self.runtime.loop, lambda: self._on_keys(files, known))
+        session.wire.has_reader = True
         try:
-            session.start_client(event=Event(self.runtime.loop, lambda: self._on_keys(known)))
+            session.start_client(event=event)
         except RuntimeError as exc:  # no thread can be started
-            session.hang_up()
+            session.wire.release()
             self._fail(Reason.CONNECT, f"no thread can be started for it: {exc}", exc)
 
-    def _on_keys(self, known: KnownHosts | None) -> None:
+    def _on_keys(self, files: KnownHosts | None, known: Mapping[str, Any]) -> None:
         session = self._session
         if session is None or self.state is not State.KEYS or not session.is_active():
             return  # lost: that is told apart
-        if known is not None:
+        if files is not None:
             key = session.get_remote_server_key()
             name = known_name(self.target)
             strict = self.target.options.host_key_policy == "strict"
-            problem = known.problem(name, key, strict=strict)
+            problem = files.problem(name, key, known, strict=strict)
             if problem is not None:
                 self._fail(Reason.HOST_KEY, problem, None)
                 return
-            if known.add(name, key):
-                self.runtime.workers.submit(known.write, name, key)
+            if not known and files.add(name, key):
+                self.runtime.workers.submit(files.write, name, key)
         self.state = State.LOGIN
+        self._stage = "our keys (the key file, or the agent)"
         self._pool.keys.get(self.target.keyfile, self._on_identities)
 
     def _on_identities(self, keys: Keys) -> None:
@@ -156,15 +169,18 @@ class SshConnection:
         from .session import Event
 
         identity = self._identities.popleft()
-        self._tried.append(identity.source)
+        if identity.source not in self._tried:
+            self._tried.append(identity.source)
+        self._stage = "its answer"
         try:
             session.auth_publickey(
-                self._pool.user_of(self.target),
+                self._user,
                 identity.key,
                 Event(self.runtime.loop, self._on_login),
             )
-        except Exception as exc:  # noqa: BLE001 - lost in this moment: that is told apart
-            if session.is_active():
+        except Exception as exc:  # noqa: BLE001 - it signs: keys, agents and hardware fail
+            # If it was lost in this moment, that is told apart.
+            if session.is_active() and not isinstance(exc, (OSError, EOFError)):
                 self._fail(Reason.AUTH, f"{identity.source} cannot be used: {exc}", exc)
 
     def _on_login(self) -> None:
@@ -179,13 +195,21 @@ class SshConnection:
         self._pool.on_ready(self)
 
     def _refuse_login(self) -> None:
-        user = self._pool.user_of(self.target)
         tried = f"it refused {', '.join(self._tried)}" if self._tried else "there is no key to try"
         problems = f" ({'; '.join(self._problems)})" if self._problems else ""
-        text = f"cannot log in as {user!r}: {tried}{problems}; set keyfile or user"
+        text = f"cannot log in as {self._user!r}: {tried}{problems}; set keyfile or user"
         self._fail(Reason.AUTH, text, None)
 
+    @property
+    def _user(self) -> str:
+        return self.target.user or ""
+
     # -- commands -------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can run one more command."""
+        return self.state is State.READY and self.busy < self.room
 
     @property
     def session(self) -> Session:
@@ -198,7 +222,7 @@ class SshConnection:
         self.busy += 1
         self.active += 1
         request = command.request
-        first = self._number == 0 and self._guard is None and not self._plain
+        first = self._number == 0 and self._guard is None
         if self._plain:
             command.send(self, -1, None, False)
         elif self._hello is not None:
@@ -206,21 +230,21 @@ class SshConnection:
         elif first and not (request.cwd or request.env or request.detach):
             # The one command that bears no mark: it is told apart by having none.
             self._number = 1
+            self._first = command
             command.send(self, 0, None, False)
         else:
-            if first:
-                self._first_ended = True
-                self.open_guard()
             self._waiting.append(command)
+            if self._first is None:
+                self.open_guard()
 
     def open_guard(self) -> None:
-        """The first command has gone out: have the guard follow."""
-        if self._guard is None and not self._plain and self.state is State.READY:
-            from .guard import Guard
+        """The first command has gone out, or there is none: have the guard follow."""
+        from .guard import Guard
 
+        if self._guard is None and not self._plain and self.state is State.READY:
             self._number = max(self._number, 1)
             self._guard = Guard(self.session, self._nonce, self._on_guard)
-            if self._first_ended:
+            if self._first is None:
                 self._guard.first_ended()
             timeout = self.target.options.connect_timeout
             if timeout is not None:
@@ -232,11 +256,15 @@ class SshConnection:
         self._plain = hello is None
         if hello is None:
             self.room += 1
-        waiting, self._waiting = self._waiting, deque()
-        for command in waiting:
-            self.busy -= 1
-            self.active -= 1
-            self.run(command)
+            if self._first is not None and self._guard is not None:
+                for number in self._guard.unsent:
+                    self._first.request_signal(number)
+        if self.state is State.READY:
+            waiting, self._waiting = self._waiting, deque()
+            for command in waiting:
+                self.busy -= 1
+                self.active -= 1
+                self.run(command)
 
     def _send_marked(self, command: Command) -> None:
         assert self._hello is not None
@@ -248,8 +276,11 @@ class SshConnection:
         """A command was sent: the host has to say soon whether it runs."""
         timeout = self.target.options.connect_timeout
         if timeout is not None:
-            timer = self.runtime.loop.call_later(timeout, self._on_no_answer)
-            self._unanswered[command] = timer
+            self._await_answer(command, timeout)
+
+    def _await_answer(self, command: Command, seconds: float) -> None:
+        timer = self.runtime.loop.call_later(seconds, self._on_no_answer, command)
+        self._unanswered[command] = timer
 
     def answered(self, command: Command) -> None:
         """The host has said whether a command runs."""
@@ -257,10 +288,16 @@ class SshConnection:
         if timer is not None:
             timer.cancel()
 
-    def _on_no_answer(self) -> None:
-        # A connection that was kept may be dead without a word: the host has lost its power.
-        if self.state is State.READY:
-            seconds = self.target.options.connect_timeout
+    def _on_no_answer(self, command: Command) -> None:
+        # A connection that was kept may be dead without a word: the host has lost its power. One
+        # that is slow says something meanwhile: it makes room for what is on its way.
+        seconds = self.target.options.connect_timeout
+        if self.state is not State.READY or seconds is None:
+            return
+        left = self.session.wire.heard + seconds - time.monotonic()
+        if left > 0:
+            self._await_answer(command, left)
+        else:
             text = f"it has not answered for {seconds:g} s (connect_timeout): is it frozen, or off?"
             self._fail(Reason.CONNECT, text, None)
 
@@ -285,21 +322,36 @@ class SshConnection:
 
     def exited(self, command: int) -> None:
         """A command has exited, and what it has left behind was left on purpose."""
-        if command == 0 and not self._first_ended:
-            self._first_ended = True
+        if command == 0 and self._first is not None:
+            self._first = None
             if self._guard is not None:
                 self._guard.first_ended()
 
     def finished(self) -> None:
         """The channel of a command is free again."""
         self.busy -= 1
+        self._look_after_waiting()
         self._pool.on_room(self)
 
-    def refused_channel(self) -> None:
-        """The host opens no more channels: that is as many as it takes."""
+    def refused(self, command: Command, *, full: bool) -> None:
+        """The host did not open a channel for ``command``.
+
+        :param full: not for the first time: it has as many channels as it takes
+        """
         self.busy -= 1
         self.active -= 1
-        self.room = max(1, self.busy)
+        if command is self._first:
+            self._first = None  # it did not run
+        if full:
+            self.room = max(1, self.busy)
+            self._pool.learn_room(self)
+        self._look_after_waiting()
+
+    def _look_after_waiting(self) -> None:
+        # The first command may have ended without the guard that follows it.
+        if self._waiting and self._guard is None:
+            self._first = None
+            self.open_guard()
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -311,12 +363,9 @@ class SshConnection:
 
     def _on_timeout(self) -> None:
         seconds = self.target.options.connect_timeout
-        if self.state is State.KEYS:
-            text = f"no keys were agreed on within {seconds:g} s (connect_timeout)"
-            self._fail(Reason.CONNECT, text, None)
-        else:
-            text = f"it has not let us in within {seconds:g} s (connect_timeout)"
-            self._fail(Reason.AUTH, text, None)
+        reason = Reason.CONNECT if self.state is State.KEYS else Reason.AUTH
+        text = f"not connected within {seconds:g} s (connect_timeout): waited for {self._stage}"
+        self._fail(reason, text, None)
 
     def _on_lost(self) -> None:
         """The session is over: the host has ended it, the network has, or we have."""
@@ -329,7 +378,9 @@ class SshConnection:
             self._fail(Reason.CONNECT, _no_keys(why), cause)
         elif self.state is State.LOGIN:
             tried = f" after {', '.join(self._tried)}" if self._tried else ""
-            self._fail(Reason.AUTH, f"it hung up during the login{tried}", cause)
+            said = f": {why}" if why else ""
+            text = f"it hung up during the login of {self._user!r}{tried}{said}; set keyfile"
+            self._fail(Reason.AUTH, text, cause)
         else:
             self._fail(Reason.CONNECT, f"the connection is lost{': ' if why else ''}{why}", cause)
 

@@ -1,7 +1,15 @@
-"""One command over an SSH connection of this process, from its request to its end."""
+"""One command over an SSH connection of this process, from its request to its end.
+
+::
+
+    WAITING ──> SENT ──> RUNNING ──> EXITED       (its output may still come)
+       │         │          │
+       └─────────┴──────────┴──────> OVER         (given up, refused, or lost)
+"""
 
 from __future__ import annotations
 
+import enum
 import errno
 import signal
 import time
@@ -22,7 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["SshExec"]
 
 PATIENCE = 10.0
-"""Seconds that a host has to end a command that got a SIGKILL: a frozen one never answers."""
+"""Seconds that a host has to end a command that got a SIGKILL, or to say whether one runs that is
+not wanted any more: a frozen one never answers."""
+
+
+class _State(enum.Enum):
+    """See the module."""
+
+    WAITING = enum.auto()
+    SENT = enum.auto()
+    RUNNING = enum.auto()
+    EXITED = enum.auto()
+    OVER = enum.auto()
 
 
 class SshExec:
@@ -36,18 +55,18 @@ class SshExec:
     waited = 0.0
     failed = False
     process: object = None
-    started = False  # the host has said that it runs
+    tries = 0  # connections that were lost, or full, before it can have run
 
+    _state = _State.WAITING
     _connection: SshConnection | None = None
     _channel: SshChannel | None = None
     _number = -1
-    _exited = False
-    _over = False  # the sink has heard the last word, or nobody listens any more
+    _unwanted = False  # asked to be given up after it was sent
     _eof = False
-    _done = False  # it uses its connection no more
+    _done = False  # its connection is not in use by it any more
     _forgotten = False
-    _ending = False
-    _unwanted = False  # to be killed when it has started
+    _ending = False  # told to end, with all that it has started
+    _watched = False  # what survives it will be killed
     _stdin_closed = False
     _in_line = False
     _uncounted = 0  # bytes at the end of its stdin that are not the user's
@@ -64,6 +83,11 @@ class SshExec:
         """There are none."""
         return None, None, None
 
+    @property
+    def started(self) -> bool:
+        """The host has said that it runs."""
+        return self._state in (_State.RUNNING, _State.EXITED)
+
     def open(self) -> None:
         """Show itself to the sink."""
         self._sink.on_open(self)
@@ -75,18 +99,18 @@ class SshExec:
         from .channel import SshChannel, exec_request, pty_request  # see Pool
 
         request = self.request
+        self._connection = connection
+        self._number = number
         try:
             text = command_text(
                 request.command, cwd=request.cwd, env=request.env, mark=mark, posix=posix
             )
             command = text.encode("utf-8", "surrogateescape")
         except ValueError as exc:
-            connection.active -= 1
-            connection.finished()
             self.refuse(SpawnError(f"cannot send {request.command!r} to {self._host}: {exc}"))
+            self._release()
             return
-        self._connection = connection
-        self._number = number
+        self._state = _State.SENT
         requests: list[Callable[[int], Any]] = [pty_request()] if request.pty else []
         requests.append(exec_request(command))
         self._channel = SshChannel(connection.session, self, requests)
@@ -94,43 +118,48 @@ class SshExec:
 
     def refuse(self, error: ProcessError) -> None:
         """It will not be started: ``error`` is that of its host."""
-        if self._over:
+        if self._state is _State.OVER:
             return
-        own = type(error)(
-            str(error), reason=error.reason, host=self._host, command=str(self.request.command)
-        )
-        own.__cause__ = error.__cause__
-        self._over = True
         self.failed = True
-        self._transport.remove(self)
-        self._sink.on_error(own)
+        self._fail(error)
 
     def channel_opened(self) -> None:
         assert self._connection is not None
+        self._connection.proven = True
         self._connection.open_guard()
 
     def channel_refused(self, why: str) -> None:
         connection = self._connection
         assert connection is not None
+        self._state, self._channel, self._connection = _State.WAITING, None, None
         connection.answered(self)
-        self._channel = None
-        self._connection = None
-        connection.refused_channel()
+        self.tries += 1
         if self._unwanted:
+            connection.refused(self, full=False)
             self._cancel()
-        elif connection.busy:
-            # It has as many channels as it takes; what was refused has certainly not run.
-            self._transport.pool.resubmit(self, connection)
+        elif self.tries == 1:
+            # The host may not have noticed yet that another one has ended: it has by now.
+            connection.refused(self, full=False)
+            connection.run(self)
         else:
-            self.refuse(SpawnError(f"{self._host} opens no session: {why}"))
+            connection.refused(self, full=True)
+            if connection.proven:
+                # It has as many channels as it takes; what was refused has certainly not run.
+                self._transport.pool.resubmit(self)
+            else:
+                self.refuse(SpawnError(f"{self._host} opens no session: {why}"))
 
     def channel_answered(self, ok: bool) -> None:
-        if self._connection is not None:
-            self._connection.answered(self)
-        if not ok:
-            self._give_up(SpawnError(f"{self._host} does not run commands for this user"))
+        if self._state is not _State.SENT:
             return
-        self.started = True
+        assert self._connection is not None
+        self._connection.answered(self)
+        if not ok:
+            self.failed = True
+            self._fail(SpawnError(f"{self._host} does not run commands for this user"))
+            self._hang_up()
+            return
+        self._state = _State.RUNNING
         self.start_date = time.time()
         self.waited = time.monotonic() - self._opened
         self._sink.on_start()
@@ -142,8 +171,8 @@ class SshExec:
     def write(self, data: bytes) -> None:
         if not data:
             return
-        if self._channel is None or self._exited or self._stdin_closed:
-            why = "it has ended" if self._exited else "its stdin was closed"
+        if self._channel is None or self._state is not _State.RUNNING or self._stdin_closed:
+            why = "its stdin was closed" if self._stdin_closed else "it does not run"
             self._sink.on_write_error(BrokenPipeError(errno.EPIPE, why))
             return
         self._channel.write(data)
@@ -170,74 +199,86 @@ class SshExec:
             self._channel.resume()
 
     def send_signal(self, number: int) -> bool:
-        connection, channel = self._connection, self._channel
-        if connection is None or channel is None or not self.started or self._forgotten:
+        if self._channel is None or not self.started or self._forgotten:
             return False
-        if not self._exited or self.request.group:
-            self._signal(connection, channel, number)
-        return not self._exited
+        alive = self._state is _State.RUNNING
+        if number and (alive or self.request.group):
+            self._signal(number)
+        return alive
 
-    def _signal(self, connection: SshConnection, channel: SshChannel, number: int) -> None:
-        if number == 0:
-            return
-        guarded = connection.signal(number, self._number, group=self.request.group)
+    def _signal(self, number: int) -> None:
+        assert self._connection is not None
+        guarded = self._connection.signal(number, self._number, group=self.request.group)
         if not guarded:
-            from .channel import signal_request
-
-            channel.request(signal_request(number))
+            self.request_signal(number)
         if number not in ENDING_SIGNALS:
             return
         if number != signal.SIGINT:
             self._ending = True
-            if self._exited:
-                self._look_after_survivors()
-        if number == signal.SIGKILL and not self._exited:
+            if self._state is _State.EXITED:
+                self._watch_survivors()
+        if number == signal.SIGKILL and self._state is _State.RUNNING:
             self._loop.call_later(PATIENCE, self._on_no_end, guarded)
 
+    def request_signal(self, number: int) -> None:
+        """Ask the server itself to send a signal; not every one does."""
+        from .channel import signal_request
+
+        if self._channel is not None:
+            self._channel.request(signal_request(number))
+
     def _on_no_end(self, guarded: bool) -> None:
-        if self._exited or self._over:
+        if self._state is not _State.RUNNING:
             return
         why = "the host or its connection may be frozen"
         if not guarded:
             why = "the host has no guard, and does not let this user signal commands"
-        self._give_up(
-            ProcessError(
-                f"{self._host}: it has not ended {PATIENCE:g} s after a SIGKILL: {why}",
-                reason=Reason.CONNECT,
-            )
-        )
+        text = f"{self._host}: it has not ended {PATIENCE:g} s after a SIGKILL: {why}"
+        self._fail(ProcessError(text, reason=Reason.CONNECT))
+        self._hang_up()
 
     def abort(self) -> None:
-        if self._over:
-            return
-        if self.started:
-            self.send_signal(signal.SIGKILL)
-            return
-        # A start that is under way goes on: its on_start comes, with what was asked meanwhile.
-        if self._channel is not None:
+        if self._state is _State.WAITING:
+            if self._transport.pool.give_up(self):
+                self._cancel()
+        elif self._state is _State.SENT:
+            # A start that is under way goes on: its on_start comes, with what was asked meanwhile.
             self._unwanted = True
-        elif self._transport.pool.give_up(self):
-            self._cancel()
+            self._loop.call_later(PATIENCE, self._on_no_answer)
+        elif self._state is _State.RUNNING:
+            self.send_signal(signal.SIGKILL)
 
     def _cancel(self) -> None:
         self.refuse(CancelledError("given up while it waited for its start"))
 
-    def forget(self) -> None:
-        if not self._forgotten:
-            self._forgotten = True
-            self.resume()
+    def _on_no_answer(self) -> None:
+        if self._state is _State.SENT:
+            why = f"given up: {self._host} has not said for {PATIENCE:g} s whether it runs"
+            self.refuse(CancelledError(why))
+            self._hang_up()
 
-    def _look_after_survivors(self) -> None:
-        """What survives its leader was left behind on purpose, unless it was told to end, too:
-        then it has so long to do so."""
-        connection = self._connection
-        if connection is None:
+    def forget(self) -> None:
+        if self._forgotten:
             return
+        self._forgotten = True
+        self.resume()
+        if self._connection is not None and not self._watched:
+            # What it has left behind was left on purpose.
+            self._connection.exited(self._number)
+
+    def end_hard(self) -> None:
+        """Kill it with all that it has started, even if it has exited itself."""
+        if self._connection is not None and self.started:
+            self._connection.signal(signal.SIGKILL, self._number)
+
+    def _watch_survivors(self) -> None:
+        """What survives its leader, which was told to end, has so long to do the same."""
         patience = self.request.kill_timeout
-        if self._ending and self.request.group and patience is not None:
-            self._loop.call_later(patience, self._kill_survivors, connection)
-        else:
-            connection.exited(self._number)
+        connection = self._connection
+        if patience is None or not self.request.group or connection is None or self._watched:
+            return
+        self._watched = True
+        self._loop.call_later(patience, self._kill_survivors, connection)
 
     def _kill_survivors(self, connection: SshConnection) -> None:
         connection.signal(signal.SIGKILL, self._number)
@@ -246,78 +287,95 @@ class SshExec:
     # -- what the host says ---------------------------------------------------------------------
 
     def channel_data(self, stream: int, data: bytes) -> None:
-        if not self._over or self._exited:
+        if self.started:
             self._sink.on_data(stream, data)
 
     def channel_eof(self) -> None:
         if not self._eof:
             self._eof = True
             self._look_done()
-            if not self._over or self._exited:
+            if self.started:
                 self._sink.on_eof(1, None)
                 self._sink.on_eof(2, None)
 
     def channel_exit(self, status: int | None, why: str) -> None:
-        if self._exited or self._over:
+        if self._state is _State.SENT:
+            self.channel_answered(True)  # it cannot have exited without
+        if self._state is not _State.RUNNING:
             return
-        self._exited = True
+        self._state = _State.EXITED
         self._look_done()
         if self._channel is not None and self._channel.unwritten:
-            why = "it ended before it had read all"
-            self._sink.on_write_error(BrokenPipeError(errno.EPIPE, why))
+            text = "it ended before it had read all"
+            self._sink.on_write_error(BrokenPipeError(errno.EPIPE, text))
         error = None
         if status is None:
-            error = ProcessError(f"{self._host}: {why}", reason=Reason.SIGNAL, host=self._host)
-        self._over = True
+            error = self._own(ProcessError(f"{self._host}: {why}", reason=Reason.SIGNAL))
         self._transport.remove(self)
-        self._look_after_survivors()
+        if self._ending:
+            self._watch_survivors()
         self._sink.on_exit(status, error)
 
     def channel_written(self, count: int) -> None:
-        channel = self._channel
-        if self._uncounted and channel is not None and not channel.unwritten:
+        if self._uncounted and self._channel is not None and not self._channel.unwritten:
             count -= self._uncounted
-        if count > 0 and not self._over:
+        if count > 0 and self._state is _State.RUNNING:
             self._sink.on_written(count)
 
     def channel_closed(self) -> None:
-        connection, self._channel = self._connection, None
-        lost = connection.error if connection is not None else None
-        if self._exited:
+        channel, self._channel = self._channel, None
+        connection = self._connection
+        lost = None if connection is None else connection.error
+        if self._state is _State.EXITED:
             self.channel_eof()
-        elif not self._over:
-            why = "it ended the command without a word of its exit"
-            error = ProcessError(
-                str(lost) if lost is not None else f"{self._host}: {why}",
-                reason=Reason.CONNECT,
-                host=self._host,
-                command=str(self.request.command),
-            )
-            error.__cause__ = lost.__cause__ if lost is not None else None
-            self._over = True
-            self._sink.on_error(error)
+        elif self._state is _State.SENT and channel is not None and not channel.is_open:
+            self._send_again(lost)
+        elif self._state is not _State.OVER:
+            why = f"{self._host}: it ended the command without a word of its exit"
+            self._fail(lost or ProcessError(why, reason=Reason.CONNECT))
         self._release()
+
+    def _send_again(self, lost: ProcessError | None) -> None:
+        """The connection was lost before the host has seen the command: another one may run it."""
+        self.tries += 1
+        if self._unwanted:
+            self._cancel()
+        elif lost is None or self.tries > 1:
+            why = f"{self._host}: the connection was lost before it could run"
+            self.refuse(lost or ProcessError(why, reason=Reason.CONNECT))
+        else:
+            self._state = _State.WAITING
+            self._set_done()
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.answered(self)
+                connection.finished()
+            self._done = False
+            self._transport.pool.resubmit(self)
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _give_up(self, error: ProcessError) -> None:
-        """It is of no use any more: tell, and close the channel."""
-        if not self._over:
-            self._over = True
-            self._sink.on_error(error)
+    def _fail(self, error: ProcessError) -> None:
+        self._state = _State.OVER
+        self._transport.remove(self)
+        self._sink.on_error(self._own(error))
+
+    def _own(self, error: ProcessError) -> ProcessError:
+        """``error``, which may be that of a host, with what was to run there."""
+        command = self.request.command
+        text = command if isinstance(command, str) else " ".join(command)
+        own = type(error)(str(error), reason=error.reason, host=self._host, command=text)
+        own.__cause__ = error.__cause__
+        return own
+
+    def _hang_up(self) -> None:
         if self._channel is not None:
             self._channel.close()
-
-    def end_hard(self) -> None:
-        """Kill it with all that it has started, even if it has exited itself."""
-        connection, channel = self._connection, self._channel
-        if connection is not None and channel is not None:
-            self._signal(connection, channel, signal.SIGKILL)
 
     def _look_done(self) -> None:
         """It has ended, and nothing on the host holds its output: the channel is about to close,
         and the connection may be closed."""
-        if self._exited and self._eof:
+        if self._state is _State.EXITED and self._eof:
             self._set_done()
 
     def _set_done(self) -> None:
@@ -328,8 +386,11 @@ class SshExec:
     def _release(self) -> None:
         self._transport.remove(self)
         self._set_done()
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        connection = self._connection
+        if connection is not None and self._state is not _State.WAITING:
+            connection.answered(self)
+            if self._state is _State.OVER:
+                connection.exited(self._number)
             connection.finished()
 
     @property

@@ -11,10 +11,28 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 from execo._core.loop import Loop, owned
 
 __all__ = ["Wire"]
+
+# What is written goes out at once; and a host that has lost its power, which would never say so, is
+# found out by the system within about two minutes, without any wake-up of ours.
+_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_KEEPIDLE", 60),
+            ("TCP_KEEPINTVL", 15),
+            ("TCP_KEEPCNT", 4),
+            ("TCP_USER_TIMEOUT", 120_000),
+        )
+        if hasattr(socket, name)
+    ),
+]
 
 _LEAST_READ = 4096
 _MOST_READ = 256 * 1024
@@ -26,13 +44,19 @@ class Wire:
     It reads as much as there is with one system call and gives it out in the small pieces that
     paramiko asks for: each call would also be a fight for the interpreter lock.
 
+    ``heard`` is when something last came (monotonic). While ``has_reader`` is set, the descriptor
+    stays open after :meth:`close`, until :meth:`release`.
+
     :param sock: a connected socket, from now on owned by this object
     """
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         sock.settimeout(None)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _OPTIONS:
+            with contextlib.suppress(OSError):  # a socket of another kind, in a test
+                sock.setsockopt(level, option, value)
+        self.heard = time.monotonic()
+        self.has_reader = False
         self._loop = loop
         self._sock = sock
         self._read = b""
@@ -54,6 +78,7 @@ class Wire:
             if self._closed:
                 return b""
             self._read = self._sock.recv(self._size)
+            self.heard = time.monotonic()
             self._position = 0
             got = len(self._read)
             if got == self._size:
@@ -86,13 +111,21 @@ class Wire:
         return len(data)
 
     def close(self) -> None:
-        """End it: the thread that reads sees the end; the descriptor is closed soon after."""
+        """End it: the thread that reads sees the end. The descriptor is closed when nobody does."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+        # Not while a thread may be about to read: its number could be somebody else's by then.
+        if not self.has_reader:
+            self._loop.call_soon(self._release)
+
+    def release(self) -> None:
+        """Nobody reads any more."""
+        self.has_reader = False
+        self.close()
         self._loop.call_soon(self._release)
 
     # -- the I/O thread -------------------------------------------------------------------------
@@ -117,8 +150,9 @@ class Wire:
     def _release(self) -> None:
         # Here alone: the loop must not watch a number that is somebody else's by now.
         owned.discard(self)
-        self._loop.remove_writer(self._sock)
-        self._sock.close()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
 
     def close_inherited(self) -> None:
         """In a forked child: close the copy, which the parent goes on to use."""
