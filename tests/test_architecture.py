@@ -128,7 +128,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
     "transports.dial": rooms("asyncio"),
-    "transports.ssh_connection": rooms("asyncio transports.pool"),
+    "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
 }

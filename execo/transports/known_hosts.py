@@ -10,8 +10,9 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, HostKeys
@@ -37,9 +38,9 @@ class KnownHosts:
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self._paths = paths
-        self._plain: dict[str, dict[str, paramiko.PKey]] = {}
+        self._plain: dict[str, list[paramiko.PKey]] = {}
         self._others: list[HostKeyEntry] = []  # hashed names and patterns
-        self._revoked: set[bytes] = set()
+        self._revoked: list[HostKeyEntry] = []
         for path in paths:
             # None of them needs to exist.
             with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
@@ -59,47 +60,47 @@ class KnownHosts:
         if entry is None or marker == "@cert-authority":
             return
         if marker == "@revoked":
-            self._revoked.add(entry.key.asbytes())
+            self._revoked.append(entry)
             return
         if any(c in name for name in entry.hostnames for c in "|*?!"):
             self._others.append(entry)
             return
         for name in entry.hostnames:
-            self._plain.setdefault(name, {})[entry.key.get_name()] = entry.key
+            self._plain.setdefault(name, []).append(entry.key)
 
     @property
     def is_slow(self) -> bool:
         """Whether a look-up may take milliseconds: each hashed name has to be tried."""
         return len(self._others) > 20
 
-    def keys_of(self, name: str) -> dict[str, paramiko.PKey]:
-        """The known keys of a host, by their type."""
-        found: dict[str, paramiko.PKey] = {}
-        for entry in self._others:
-            if _matches(entry, name):
-                found.setdefault(entry.key.get_name(), entry.key)
-        return {**found, **self._plain.get(name, {})}
+    def keys_of(self, name: str) -> list[paramiko.PKey]:
+        """The known keys of a host."""
+        others = [entry.key for entry in self._others if _matches(entry, name)]
+        return others + self._plain.get(name, [])
 
     def problem(
-        self, name: str, key: paramiko.PKey, known: Mapping[str, paramiko.PKey], *, strict: bool
+        self, name: str, key: paramiko.PKey, known: Sequence[paramiko.PKey], *, strict: bool
     ) -> str | None:
         """Why ``key`` cannot be that of the host; None if it is, or is the first one.
 
         :param known: what :meth:`keys_of` the host has given
         """
-        if key.asbytes() in self._revoked:
+        same = key.asbytes()
+        if any(entry.key.asbytes() == same and _matches(entry, name) for entry in self._revoked):
             return "its host key is marked as revoked"
+        if any(one.asbytes() == same for one in known):
+            return None
         shown = f"{key.get_name()} {key.fingerprint}"
-        same_kind = known.get(key.get_name())
-        if same_kind is not None:
-            if same_kind.asbytes() == key.asbytes():
-                return None
+        if any(one.get_name() == key.get_name() for one in known):
+            remedy = shlex.join(["ssh-keygen", "-f", self._paths[0], "-R", name])
             return (
                 f"its host key has changed: it shows {shown}, not the known one. If it was "
-                f"reinstalled, remove the old key: ssh-keygen -f {self._paths[0]} -R {name!r}"
+                f"reinstalled, remove the old key: {remedy}"
             )
-        if known and not strict:
+        if known:
             return f"its host key is of another type than the known one: it shows {shown}"
+        if name.startswith("[") and self._is_bare(name, same):
+            return None
         if strict:
             return (
                 f"its host key is not known: it shows {shown}. Add it to "
@@ -107,12 +108,16 @@ class KnownHosts:
             )
         return None
 
+    def _is_bare(self, name: str, key: bytes) -> bool:
+        """As ssh does: an entry without the port will do, if it is the same key."""
+        return any(one.asbytes() == key for one in self.keys_of(name[1:].partition("]")[0]))
+
     def add(self, name: str, key: paramiko.PKey) -> bool:
         """Remember a key that is new; False if another connection was quicker."""
-        kinds = self._plain.setdefault(name, {})
-        if key.get_name() in kinds:
+        keys = self._plain.setdefault(name, [])
+        if any(one.asbytes() == key.asbytes() for one in keys):
             return False
-        kinds[key.get_name()] = key
+        keys.append(key)
         return True
 
     def write(self, name: str, key: paramiko.PKey) -> None:
@@ -166,7 +171,7 @@ class KnownHostsFiles:
         self,
         paths: tuple[str, ...],
         name: str,
-        on_known: Callable[[KnownHosts, dict[str, paramiko.PKey]], object],
+        on_known: Callable[[KnownHosts, list[paramiko.PKey]], object],
     ) -> None:
         """Call ``on_known`` with what the files say, and the keys of ``name`` among it.
 
@@ -180,11 +185,15 @@ class KnownHostsFiles:
             strand = self._strands.setdefault(paths, Strand(self._runtime.workers, lambda: name))
             strand.submit(self._read, paths, name, on_known)
 
+    def forget(self, paths: tuple[str, ...]) -> None:
+        """Have the files read again: what they say was a problem, which may be mended."""
+        self._known.pop(paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE), None)
+
     def _read(
         self,
         paths: tuple[str, ...],
         name: str,
-        on_known: Callable[[KnownHosts, dict[str, paramiko.PKey]], object],
+        on_known: Callable[[KnownHosts, list[paramiko.PKey]], object],
     ) -> None:
         # One at a time for each set of files: a thousand hosts read them once.
         until, known = self._known.get(paths, (0.0, None))

@@ -40,6 +40,7 @@ AT_ONE_TARGET = 8
 RESERVE = 32
 """Descriptors, and an eighth of all beside, that are left to the rest of the program."""
 
+_ANNOUNCE_AFTER = 5.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
@@ -73,6 +74,7 @@ class Pool:
         self._setting_up: set[SshConnection] = set()
         self._open: set[SshConnection] = set()  # those that hold a descriptor, or soon will
         self._raised = False
+        self._announcing = False
 
     # -- paramiko -------------------------------------------------------------------------------
 
@@ -181,6 +183,7 @@ class Pool:
             connection.set_up(wire)
         while self._to_dial and len(self._dialling) + len(self._spoke) < SETTING_UP:
             if not self._may_open():
+                self._announce_later()
                 return  # until one of the others is of no more use
             connection = self._to_dial.popleft()
             if connection.state is State.DIALING:
@@ -199,6 +202,22 @@ class Pool:
             if not host.waiting and self._close_unused(host, State.READY):
                 return True
         return False
+
+    def _announce_later(self) -> None:
+        if not self._announcing:
+            self._announcing = True
+            self.runtime.loop.call_later(_ANNOUNCE_AFTER, self._announce)
+
+    def _announce(self) -> None:
+        self._announcing = False
+        if self._to_dial and not self._may_open():
+            self.runtime.sweeper.submit(
+                logger.warning,
+                "%d connections wait for free descriptors beside %d; they are made as others end. "
+                "Raise the limit (ulimit -n) to have more at once",
+                len(self._to_dial),
+                len(self._open),
+            )
 
     def _dial(self, connection: SshConnection) -> None:
         self._open.add(connection)

@@ -16,8 +16,8 @@ import enum
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
@@ -29,6 +29,8 @@ from .wire import Wire
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
+
+    import paramiko
 
     from .guard import Guard
     from .keys import Identity, Keys
@@ -115,19 +117,19 @@ class SshConnection:
         if options.connect_timeout is not None:
             self._deadline = loop.call_later(options.connect_timeout, self._on_timeout)
         if options.host_key_policy == "off":
-            self._start(None, {})
+            self._start(None, [])
         else:
             name = known_name(self.target)
             self._pool.known_hosts.get(options.known_hosts, name, self._start)
 
-    def _start(self, files: KnownHosts | None, known: Mapping[str, Any]) -> None:
+    def _start(self, files: KnownHosts | None, known: Sequence[paramiko.PKey]) -> None:
         from .session import Event
 
         session = self._session
         if session is None or self.state is not State.KEYS:
             return
         if known:
-            session.prefer_key_types(known)
+            session.prefer_key_types(key.get_name() for key in known)
         event = Event(self.runtime.loop, lambda: self._on_keys(files, known))
         session.wire.has_reader = True
         try:
@@ -136,7 +138,7 @@ class SshConnection:
             session.wire.release()
             self._fail(Reason.CONNECT, f"no thread can be started for it: {exc}", exc)
 
-    def _on_keys(self, files: KnownHosts | None, known: Mapping[str, Any]) -> None:
+    def _on_keys(self, files: KnownHosts | None, known: Sequence[paramiko.PKey]) -> None:
         session = self._session
         if session is None or self.state is not State.KEYS or not session.is_active():
             return  # lost: that is told apart
@@ -146,6 +148,7 @@ class SshConnection:
             strict = self.target.options.host_key_policy == "strict"
             problem = files.problem(name, key, known, strict=strict)
             if problem is not None:
+                self._pool.known_hosts.forget(self.target.options.known_hosts)
                 self._fail(Reason.HOST_KEY, problem, None)
                 return
             if not known and files.add(name, key):
