@@ -111,6 +111,7 @@ def leak_guard(runtime: None) -> Iterator[None]:
         nap = threading.Event()
         while (leaked := _new_since(before)) and time.monotonic() < deadline:
             nap.wait(0.02)
+            _close_idle_connections()  # what the test has ended may have come to its end by now
     if leaked:
         pytest.fail("the test left behind:\n  " + "\n  ".join(leaked), pytrace=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import shutil
@@ -52,8 +53,10 @@ def nothing_announced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_by_default_all_is_left_to_the_transport() -> None:
     transport, target = reach("web1")
     assert transport == "paramiko"
-    assert target == Target("web1")
-    assert (target.user, target.port, target.keyfile, target.name) == (None, None, None, "web1")
+    me = getpass.getuser()  # asked for in the user's thread, not on the I/O thread
+    assert target == Target("web1", me)
+    assert (target.user, target.port, target.keyfile, target.name) == (me, None, None, "web1")
+    assert reach("web1", transport="openssh")[1].user is None  # the ssh command knows better
     assert target.options.host_key_policy == "off"
     assert target.options.connect_timeout == 20.0
     assert target.options.guard is True
@@ -118,7 +121,7 @@ def test_equal_hosts_share_a_connection_and_their_names_do_not_count() -> None:
     short = reach("web1", host_rewrite_func=lambda _: "10.0.0.1")[1]
     assert short == reach("10.0.0.1")[1]
     assert hash(short) == hash(reach("10.0.0.1")[1])
-    assert short != reach(Host("10.0.0.1", "root"))[1]
+    assert short != reach(Host("10.0.0.1", "somebody"))[1]
     assert short != reach("10.0.0.1", connect_timeout=1)[1]
 
 

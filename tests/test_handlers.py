@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import execo.process
+import execo.process_base
 from execo import STDERR, STDOUT, Local, Process, configuration
 from execo.process import ProcessLifecycleHandler, ProcessOutputHandler
 
@@ -726,7 +726,7 @@ def test_a_handler_that_holds_up_a_wait_is_named_once(
             go_on.wait(20)
 
     go_on = threading.Event()
-    monkeypatch.setattr(execo.process, "SLOW_HANDLER", 0.2)
+    monkeypatch.setattr(execo.process_base, "SLOW_HANDLER", 0.2)
     action = Local("true", {"lifecycle_handlers": [Slow()]})
     waited_for = action.start() if of == "an action" else action.process.start()
     waited_for.wait(0.05)

@@ -10,15 +10,13 @@ gets a HUP then, another may go on.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import secrets
-import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from execo._core.latch import Latch
@@ -27,19 +25,17 @@ from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
 
 from . import get as get_transport
-from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
+from .base import Channel, Exec, Request, Sink, Target, not_supported
 from .openssh_channel import OpenSshChannel
+from .openssh_folder import LogFolder
 from .openssh_guard import OpenSshGuard
+from .openssh_window import Entrant, Window
+from .openssh_words import Abilities, abilities, ssh_words, tells_of_commands
 from .remote_shell import Mark, command_text, guard_text
-from .ssh_messages import FOLLOW
 
 __all__ = ["OpenSshTransport"]
 
-ALIVE_INTERVAL, ALIVE_COUNT = 30, 4
-"""A host that answers nothing for two minutes is lost: long enough for a machine that swaps."""
-
 _LAST_WAIT = 2.0
-_PROBE_TIMEOUT = 10.0
 
 
 class OpenSshTransport:
@@ -54,13 +50,14 @@ class OpenSshTransport:
         self.nonce = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._folder: str | None = None
-        self._follows: dict[tuple[str, ...], bool] = {}
+        self._folder = LogFolder()
+        self._abilities: dict[tuple[str, ...], Abilities] = {}
         self._guards: dict[Target, OpenSshGuard] = {}
         # Those whose ssh has not ended. Under the lock, as the two above.
         self._live: set[OpenSshChannel] = set()
         self._live_guards: set[OpenSshGuard] = set()
         self._waits: list[tuple[Callable[[], bool], Latch]] = []  # of the I/O thread
+        self.window = Window(self.loop, partial(runtime.workers.submit, self._start))
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         channels: list[OpenSshChannel] = []
@@ -71,24 +68,34 @@ class OpenSshTransport:
                 raise ValueError(f"the openssh transport needs a target for {request.command!r}")
             number = next(self._numbers)
             channels.append(OpenSshChannel(self, request, request.target, sink, number))
-        starts: list[tuple[Request, Sink]] = []
-        guards: list[OpenSshGuard] = []
         for channel in channels:
+            with self._lock:
+                self._live.add(channel)
+            self._join_guard(channel)
             channel.open()
-            start = self._prepare(channel)
-            if start is not None:
-                starts.append((start, channel))
-                guards += self._join_guard(channel)
-        self.local.open_all(starts)
-        # After the commands: they need not wait for it.
-        self.local.open_all([(self._guard_request(guard), guard) for guard in guards])
+        self._start(self.window.enter(channels))
         return [cast(Channel, channel) for channel in channels]
+
+    def _start(self, admitted: Sequence[Entrant]) -> None:
+        """Start those whose turn it is. Any thread but the I/O thread."""
+        starts: list[tuple[Request, Sink]] = []
+        for one in admitted:
+            if isinstance(one, OpenSshGuard):
+                starts.append((self._guard_request(one), one))
+            elif isinstance(one, OpenSshChannel):
+                request = self._prepare(one)
+                if request is not None:
+                    starts.append((request, one))
+        self.local.open_all(starts)
 
     def _prepare(self, channel: OpenSshChannel) -> Exec | None:
         """The local command for ``channel``, which is refused if there can be none."""
         request, target = channel.request, channel.target
         if self.closed:
             channel.refuse(CancelledError("not started: the interpreter is exiting"))
+            return None
+        if channel.given_up:
+            channel.refuse(CancelledError("given up while it waited for its start"))
             return None
         try:
             text = command_text(
@@ -97,63 +104,60 @@ class OpenSshTransport:
                 env=request.env,
                 mark=Mark(self.nonce, channel.number, request.detach),
             )
-            channel.log_file = self._log_file(channel.number)
-            channel.follows = self._can_follow(target)
+            able = self._able(target)
+            log_file = self._folder.file(channel.number)
         except (ValueError, OSError) as exc:
             error = SpawnError(f"cannot run {request.command!r} on {target.name}: {exc}")
             error.__cause__ = exc
             channel.refuse(error)
             return None
-        with self._lock:
-            self._live.add(channel)
-        argv = ssh_words(target, request.pty, channel.log_file, channel.follows, text)
+        channel.admit(log_file, follows=able.tells)
+        argv = ssh_words(target, request.pty, log_file, able, text)
         return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=request.detach)
 
-    def _log_file(self, number: int) -> str:
-        with self._lock:
-            if self._folder is None:
-                self._folder = tempfile.mkdtemp(prefix="execo-ssh-")
-            return os.path.join(self._folder, str(number))
-
-    def _can_follow(self, target: Target) -> bool:
-        """Whether this ssh tells of a command's start and exit; asks it, the first time."""
-        words, said = target.options.ssh, "\n".join(target.options.ssh_options).lower()
-        if any(word in said for word in ("logverbose", "control", "-s\n", "-m\n")):
-            return False  # the user's own; a shared connection tells nothing of it
-        known = self._follows.get(words)
-        if known is None:
-            try:
-                known = not subprocess.run(
-                    [*words, "-o", f"LogVerbose={FOLLOW}", "-V"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=_PROBE_TIMEOUT,
-                    check=False,
-                ).returncode
-            except (OSError, ValueError, subprocess.TimeoutExpired):
-                known = False
-            self._follows[words] = known
-        return known
+    def _able(self, target: Target) -> Abilities:
+        """What this ssh can do for ``target``; asks it, the first time."""
+        words = target.options.ssh
+        able = self._abilities.get(words)
+        if able is None:
+            able = self._abilities[words] = abilities(words)
+        return able if tells_of_commands(target.options) else replace(able, tells=False)
 
     # -- guards ---------------------------------------------------------------------------------
 
-    def _join_guard(self, channel: OpenSshChannel) -> list[OpenSshGuard]:
-        """Give ``channel`` the guard of its target; a list of it if it has to be started."""
+    def _join_guard(self, channel: OpenSshChannel) -> None:
+        """Give ``channel`` the guard of its target. The guard comes when it is needed."""
         if not channel.target.options.guard:
-            return []
+            return
         with self._lock:
             guard = self._guards.get(channel.target)
-            new = guard is None or guard.gone
-            if guard is None or new:
+            if guard is None or guard.gone:
                 guard = self._guards[channel.target] = OpenSshGuard(self, channel.target)
                 self._live_guards.add(guard)
-            guard.users.add(channel)
-            channel.guard = guard
-            return [guard] if new else []
+            self._assign(channel, guard)
+
+    def rejoin_guard(self, channel: OpenSshChannel) -> None:
+        """Give ``channel`` the guard that its target has now, if its own is gone: it finds the
+        commands of all of this script. On the I/O thread."""
+        with self._lock:
+            guard = self._guards.get(channel.target)
+            if channel.guard is not None and channel.guard.gone and guard and not guard.gone:
+                channel.guard.users.discard(channel)
+                self._assign(channel, guard)
+
+    def _assign(self, channel: OpenSshChannel, guard: OpenSshGuard) -> None:
+        guard.users.add(channel)
+        channel.guard = guard
+
+    def enter(self, guard: OpenSshGuard) -> None:
+        """Start ``guard`` when there is a slot. On the I/O thread."""
+        admitted = self.window.enter([guard])
+        if admitted:
+            self.runtime.workers.submit(self._start, admitted)
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
-        argv = ssh_words(guard.target, False, os.devnull, False, guard_text(self.nonce))
+        able = replace(self._able(guard.target), tells=False)
+        argv = ssh_words(guard.target, False, os.devnull, able, guard_text(self.nonce))
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:
@@ -206,6 +210,7 @@ class OpenSshTransport:
         Ctrl-C; what survives a command that has ended by then is killed at once. Then dismiss the
         guards, and remove ssh's messages."""
         self.closed = True
+        self.loop.run_sync(self._give_up_queued)
         try:
             if not self._end_all(self._signal, signal.SIGTERM, configuration["term_timeout"]):
                 self._end_all(self._signal, signal.SIGKILL, _LAST_WAIT)
@@ -214,9 +219,15 @@ class OpenSshTransport:
         finally:
             self._end_all(OpenSshChannel.hang_up, signal.SIGKILL, _LAST_WAIT)
             self.dismiss_guards(idle=False)
-            folder, self._folder = self._folder, None
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            self._folder.close()
+
+    def _give_up_queued(self) -> None:
+        # Before anything ends: its slot would start the next.
+        for one in self.window.queued():
+            if isinstance(one, OpenSshGuard):
+                one.dismiss()
+            elif isinstance(one, OpenSshChannel):
+                one.abort()
 
     def _end_all(
         self, how: Callable[[OpenSshChannel, int], object], number: int, patience: float
@@ -267,64 +278,3 @@ class OpenSshTransport:
             if condition():
                 self._waits.remove(wait)
                 latch.fire()
-
-
-# -- the command line ---------------------------------------------------------------------------
-
-
-def ssh_words(
-    target: Target, pty: bool, log_file: str, follows: bool, text: str
-) -> tuple[str, ...]:
-    """The words of the ssh command that runs ``text`` on ``target``.
-
-    ssh takes the first value that it sees of an option. So who and where come first, which the
-    host and the parameters say; then the user's ``ssh_options``; then our defaults. Files of
-    configuration come last.
-    """
-    options = target.options
-    words = [*options.ssh, "-tt" if pty else "-T"]
-    if target.user is not None:
-        words += ["-l", target.user]
-    if target.port is not None:
-        words += ["-p", str(target.port)]
-    if target.keyfile is not None:
-        # Not -i, which complains of a missing file on the command's stderr.
-        words += ["-o", f"IdentityFile={_quoted(target.keyfile)}", "-o", "IdentitiesOnly=yes"]
-    words += options.ssh_options
-    ours = {
-        "BatchMode": "yes",
-        **_host_keys(options),
-        "ServerAliveInterval": str(ALIVE_INTERVAL),
-        "ServerAliveCountMax": str(ALIVE_COUNT),
-        # One that is shared by chance would end the others with it.
-        "ControlMaster": "no",
-        "ControlPath": "none",
-        "EscapeChar": "none",  # a terminal's ~. is the user's data
-        # From INFO on, the banner of the host is printed on stderr.
-        "LogLevel": "ERROR",
-    }
-    if options.connect_timeout is not None:
-        ours["ConnectTimeout"] = str(max(1, math.ceil(options.connect_timeout)))
-    if follows:
-        ours["LogVerbose"] = FOLLOW
-    for name, value in ours.items():
-        words += ["-o", f"{name}={value}"]
-    return (*words, "-E", log_file, "--", target.address, text)
-
-
-def _host_keys(options: ConnectionOptions) -> dict[str, str]:
-    files = " ".join(map(_quoted, options.known_hosts))
-    if options.host_key_policy == "off":
-        if files:
-            return {"StrictHostKeyChecking": "no", "UserKnownHostsFile": files}
-        none = {"UserKnownHostsFile": os.devnull, "GlobalKnownHostsFile": os.devnull}
-        return {"StrictHostKeyChecking": "no", **none}
-    checking = "yes" if options.host_key_policy == "strict" else "accept-new"
-    known = {"UserKnownHostsFile": files} if files else {}
-    return {"StrictHostKeyChecking": checking, **known}
-
-
-def _quoted(path: str) -> str:
-    """A file's name as a value of ssh_config(5)."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from execo.errors import ProcessError, Reason, SpawnError
+from execo.errors import CancelledError, ProcessError, Reason, SpawnError
 from execo.log import logger
 
 from .base import ENDING_SIGNALS, Channel, Exec, Sink, Target
@@ -24,6 +24,10 @@ __all__ = ["OpenSshChannel"]
 FROZEN_AFTER = 5.0
 """Seconds from the order to kill to the end of the ssh: after that the host does not answer."""
 
+GRACE = 120.0
+"""Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
+
+_SETTLED = 1.0
 _AGAIN = (0.3, 1.0)
 _YOUNG = 2.0
 _LOOK = 0.2
@@ -54,6 +58,10 @@ class OpenSshChannel:
         self.follows = False  # ssh writes of the command's start and exit, see ssh_messages.FOLLOW
         self.unfinished = True  # its ssh has neither ended nor failed
         self.started = False
+        self.given_up = False
+        self._opened = time.monotonic()
+        self._queued = 0.0  # seconds until its ssh could be started
+        self._log_seen = 0  # how long its log was at the last look
         self._transport = transport
         self._loop = transport.loop
         self._sink = sink
@@ -64,6 +72,7 @@ class OpenSshChannel:
         self._signalled: int | None = None  # the last one of which it may have died
         self._hung_up: int | None = None  # the same, where the local ssh got it
         self._lost: ProcessError | None = None
+        self._guard_lost: ProcessError | None = None
         self._told = False
         self._eofs: set[int] = set()
         self._seen = False  # has printed something
@@ -80,7 +89,7 @@ class OpenSshChannel:
 
     @property
     def waited(self) -> float:
-        return 0.0 if self._local is None else self._local.waited
+        return 0.0 if self._local is None else self._queued + self._local.waited
 
     @property
     def failed(self) -> bool:
@@ -105,6 +114,12 @@ class OpenSshChannel:
     def open(self) -> None:
         """Show itself to the sink."""
         self._sink.on_open(cast(Channel, self))
+
+    def admit(self, log_file: str, *, follows: bool) -> None:
+        """It is going to be started."""
+        self._queued = time.monotonic() - self._opened
+        self.log_file = log_file
+        self.follows = follows
 
     def refuse(self, error: ProcessError) -> None:
         """It will not be started."""
@@ -139,6 +154,10 @@ class OpenSshChannel:
             self.send_signal(signal.SIGKILL)
         elif self._local is not None:
             self._local.abort()
+        elif self._transport.window.give_up(self):
+            self.on_error(CancelledError("given up while it waited for its start"))
+        else:
+            self.given_up = True
 
     def send_signal(self, number: int) -> bool:
         if not self.started:
@@ -156,6 +175,33 @@ class OpenSshChannel:
             self._hung_up = number
             hard = number == signal.SIGKILL
             self._local.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
+
+    # -- its connection -------------------------------------------------------------------------
+
+    def set_up(self) -> bool:
+        """Whether the host has taken the command, as far as can be seen."""
+        since = 0.0 if self.start_date is None else time.time() - self.start_date
+        if not self.started or since > GRACE:
+            return since > GRACE
+        if not self.follows:
+            done = since >= _SETTLED
+        else:
+            try:
+                size = os.stat(self.log_file).st_size
+            except OSError:
+                return False  # ssh has not made it yet
+            if size == self._log_seen:
+                return False
+            self._log_seen = size
+            done = self._read_log().accepted
+        if done and self.guard is not None:
+            self.guard.come()
+        return done
+
+    def _connected(self) -> None:
+        self._transport.window.leave(self)
+        if self.guard is not None:
+            self.guard.come()
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -187,6 +233,7 @@ class OpenSshChannel:
 
     def _order(self, number: int) -> None:
         without = partial(self._without_guard, number)
+        self._transport.rejoin_guard(self)
         if self.guard is None:
             without()
             return
@@ -217,6 +264,11 @@ class OpenSshChannel:
                 self.request.command,
                 place(self.target),
             )
+
+    def guard_lost(self, error: ProcessError) -> None:
+        """Its guard has lost the script, and ends it: that is why it fails from now on."""
+        if self.unfinished and not self.request.detach:
+            self._guard_lost = error
 
     def _look_frozen(self) -> None:
         if not self.unfinished:
@@ -302,7 +354,9 @@ class OpenSshChannel:
             self.send_signal(signal.SIGKILL)
 
     def on_data(self, stream: int, data: bytes) -> None:
-        self._seen = True
+        if not self._seen:
+            self._seen = True
+            self._connected()
         if stream == 2:
             self._tail = (self._tail + data)[-_TAIL:]
             if self.request.pty:
@@ -341,6 +395,8 @@ class OpenSshChannel:
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         log = self._read_log()
         self._ended()
+        if self._guard_lost is not None and self._lost is None and self._ending is None and status:
+            self._lost = self._guard_lost
         if self._lost is None and self._hung_up is None:
             tail = self._tail.decode("utf-8", "replace").splitlines()
             self._lost = failure(self.target, status, log, tail, follows=self.follows)
@@ -365,6 +421,7 @@ class OpenSshChannel:
                 os.unlink(self.log_file)
             except FileNotFoundError:
                 pass  # it has written nothing
+        self._transport.window.leave(self)
         self._transport.ended(self)
         self._release_guard()
 

@@ -10,10 +10,12 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from execo.errors import ProcessError
+from execo.errors import ProcessError, Reason
+from execo.log import logger
 
 from .base import Channel, Target
 from .remote_shell import ORDER_BYE, ORDER_END_FIRST, kill_order, parse_hello
+from .ssh_messages import place
 
 if TYPE_CHECKING:
     from .openssh import OpenSshTransport
@@ -47,6 +49,7 @@ class OpenSshGuard:
         self._loop = transport.loop
         self._state = _State.COMING
         self._channel: Channel | None = None
+        self._entered = False
         self._started = False
         self._dismissed = False
         self._over = False
@@ -89,12 +92,25 @@ class OpenSshGuard:
             self._channel.write(order)
         elif self._state is _State.COMING:
             self._waiting.append((order, without))
+            self.come()
         elif without is not None:
             without()
 
+    def come(self) -> None:
+        """Have it started, if it is not yet: a command of its target runs."""
+        if not self._entered and not self._dismissed:
+            self._entered = True
+            self._transport.enter(self)
+
+    def set_up(self) -> bool:
+        return False  # what it says, or its end, tells so
+
     def look_idle(self) -> None:
-        """Dismiss it after a while, unless it is needed again."""
+        """Dismiss it after a while, unless it is needed again; at once if it never came."""
         if not self.users and not self._over:
+            if not self._entered:
+                self._dismiss_idle(self._idle)
+                return
             self._idle += 1
             self._loop.call_later(IDLE_TIME, self._dismiss_idle, self._idle)
 
@@ -104,18 +120,21 @@ class OpenSshGuard:
 
     def dismiss(self) -> None:
         """Send it away: it touches nothing any more."""
-        if self._dismissed or self._channel is None:
+        if self._dismissed:
             return
         self._dismissed = True
         for user in list(self.users):
             if not user.unfinished:
                 user.kill_survivors()  # nobody will look later
-        if not self._started:
+        if self._channel is None:
+            if not self._entered or self._transport.window.give_up(self):
+                self._end()
+        elif not self._started:
             self._channel.abort()
-            return
-        self._channel.write(ORDER_BYE.encode())
-        self._channel.close_stdin()
-        self._loop.call_later(_patience(self.target), self.end)
+        else:
+            self._channel.write(ORDER_BYE.encode())
+            self._channel.close_stdin()
+            self._loop.call_later(_patience(self.target), self.end)
 
     def end(self) -> None:
         """End its ssh, whatever it does."""
@@ -129,6 +148,9 @@ class OpenSshGuard:
 
     def on_start(self) -> None:
         self._started = True
+        if self._dismissed:
+            self.end()  # meanwhile: it has nothing to do there
+            return
         self._loop.call_later(_patience(self.target), self._give_up_coming)
 
     def on_data(self, stream: int, data: bytes) -> None:
@@ -139,6 +161,7 @@ class OpenSshGuard:
         for line in lines:
             hello = parse_hello(line.decode("utf-8", "replace"))
             if hello is not None:
+                self._transport.window.leave(self)
                 if hello.linux:
                     self._greet(self._channel)
                 else:
@@ -171,6 +194,18 @@ class OpenSshGuard:
         for order, _ in waiting:
             channel.write(order)
 
+    def _tell_lost(self) -> None:
+        users = [user for user in list(self.users) if user.unfinished]
+        if not users:
+            return
+        message = (
+            f"the guard's connection to {place(self.target)} was lost; "
+            f"what ran there was ended; is the host still up?"
+        )
+        logger.warning("%s: %d commands", message, len(users))
+        for user in users:
+            user.guard_lost(ProcessError(message, reason=Reason.CONNECT, host=self.target.address))
+
     def _give_up_coming(self) -> None:
         if self._state is _State.COMING:
             self._miss()
@@ -186,7 +221,12 @@ class OpenSshGuard:
         self.dismiss()
 
     def _end(self) -> None:
+        if self._over:
+            return
         self._over = True
+        self._transport.window.leave(self)
+        if self._state is _State.READY and not self._dismissed:
+            self._tell_lost()
         self._miss()
         self._transport.guard_ended(self)
 

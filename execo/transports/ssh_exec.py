@@ -330,6 +330,8 @@ class SshExec:
             self.channel_eof()
         elif self._state is _State.SENT and channel is not None and not channel.is_open:
             self._send_again(lost)
+        elif self._transport.closed and self.request.detach:
+            pass  # we have hung up, and it runs on
         elif self._state is not _State.OVER:
             why = f"{self._host}: it ended the command without a word of its exit"
             self._fail(lost or ProcessError(why, reason=Reason.CONNECT))

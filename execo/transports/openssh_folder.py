@@ -1,0 +1,106 @@
+"""The folder where each ssh writes of itself (``ssh -E``)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from pathlib import Path
+
+from execo._core.loop import owned
+
+__all__ = ["LogFolder"]
+
+_PREFIX = "execo-ssh-"
+_TRIES = 5
+
+
+class LogFolder:
+    """A folder of its own among the temporary files, made at first use. Any thread may call.
+
+    It is locked for as long as it is in use: a script that was killed leaves one that nobody has
+    locked, which the next script removes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._path: str | None = None
+        self._fd = -1
+
+    def file(self, number: int) -> str:
+        """The path of a file in there; the file is not made.
+
+        :raises OSError: if there can be no folder
+        """
+        with self._lock:
+            # Something that tidies up temporary files may have removed it under a long script.
+            if self._path is None or not os.path.isdir(self._path):
+                if self._path is None:
+                    _remove_left()
+                self._release()
+                self._path, self._fd = _make()
+                owned.add(self)
+            return os.path.join(self._path, str(number))
+
+    def close(self) -> None:
+        """Remove it."""
+        with self._lock:
+            path, self._path = self._path, None
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
+            self._release()
+
+    def close_inherited(self) -> None:
+        """In a forked child: close the copy of the descriptor. The lock is the parent's and stays,
+        since a lock ends with the last copy, or when somebody says so."""
+        self._release()
+
+    def _release(self) -> None:
+        fd, self._fd = self._fd, -1
+        owned.discard(self)
+        if fd >= 0:
+            os.close(fd)
+
+
+def _make() -> tuple[str, int]:
+    """A new folder and the descriptor that holds its lock."""
+    for _ in range(_TRIES):
+        path = tempfile.mkdtemp(prefix=_PREFIX)
+        fd = _locked(path)
+        if fd is not None:
+            return path, fd
+        # Another script has taken it for one that was left, before it was locked.
+    raise FileExistsError(f"no folder {path!r} can be kept: something removes it at once")
+
+
+def _locked(path: str) -> int | None:
+    """A descriptor of the folder ``path`` with its lock; None if another has it, or it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), os.lstat(path)):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _remove_left() -> None:
+    """Remove the folders of this user's scripts that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                continue
+            fd = _locked(str(path))
+            if fd is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(fd)

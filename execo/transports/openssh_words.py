@@ -1,0 +1,163 @@
+"""The words of the ssh command: who and where, the user's options, ours. See ssh(1), ssh_config(5)."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .base import ConnectionOptions, Target
+from .ssh_messages import FOLLOW
+
+__all__ = ["Abilities", "abilities", "ssh_words", "tells_of_commands"]
+
+ALIVE_INTERVAL, ALIVE_COUNT = 30, 4
+"""A host that answers nothing for two minutes is lost: long enough for a machine that swaps."""
+
+_PROBE_TIMEOUT = 10.0
+
+# The options of ssh with a value (ssh(1), OpenSSH 9.2).
+_WITH_VALUE = frozenset("BbcDEeFIiJLlmOopQRSWw")
+
+_FORWARDINGS = frozenset({"D", "L", "R", "localforward", "remoteforward", "dynamicforward"})
+
+# What the files of configuration may say for the user's own sessions, and would take a command's
+# place, its input or its output. Second: what OpenSSH knows from 8.7 on.
+_PLAIN_SESSION = {"RemoteCommand": "none", "PermitLocalCommand": "no"}
+_PLAIN_SESSION_87 = {"StdinNull": "no", "ForkAfterAuthentication": "no", "SessionType": "default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an ssh can do.
+
+    :param tells: write of a command's start and exit (OpenSSH 8.5)
+    :param unforks: be told not to do what the files of configuration say of stdin and of going to
+      the background (OpenSSH 8.7)
+    """
+
+    tells: bool = False
+    unforks: bool = False
+
+
+def abilities(words: Sequence[str]) -> Abilities:
+    """Ask the ssh command. Blocks until it has answered.
+
+    :param words: the ssh command
+    """
+    unforks = _takes(words, _PLAIN_SESSION_87)
+    return Abilities(tells=_takes(words, {"LogVerbose": FOLLOW}), unforks=unforks)
+
+
+def _takes(words: Sequence[str], options: dict[str, str]) -> bool:
+    try:
+        return not subprocess.run(
+            [*words, *_as_words(options), "-V"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT,
+            check=False,
+        ).returncode
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return False
+
+
+def tells_of_commands(options: ConnectionOptions) -> bool:
+    """False if the user's words keep ssh from telling of a command's start and exit: a shared
+    connection tells nothing of it, and a LogVerbose of one's own replaces ours."""
+    for name, value in _said(options):
+        if name in {"M", "S", "O", "logverbose"}:
+            return False
+        if name == "controlmaster" and value.lower() not in {"no", "false"}:
+            return False
+        if name == "controlpath" and value.lower() != "none":
+            return False
+    return True
+
+
+def _said(options: ConnectionOptions) -> Iterator[tuple[str, str]]:
+    """What the words of the user say: a letter, or a keyword in lower case, and its value."""
+    words = iter([*options.ssh[1:], *options.ssh_options])
+    for word in words:
+        if not word.startswith("-"):
+            continue
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            value = ""
+            if letter in _WITH_VALUE:
+                value, letters = letters or next(words, ""), ""
+            if letter == "o":
+                keyword, _, rest = value.replace("=", " ", 1).strip().partition(" ")
+                yield keyword.lower(), rest.strip().strip('"')
+            else:
+                yield letter, value
+
+
+def ssh_words(
+    target: Target, pty: bool, log_file: str, able: Abilities, text: str
+) -> tuple[str, ...]:
+    """The words of the ssh command that runs ``text`` on ``target``.
+
+    ssh takes the first value that it sees of an option. So who and where come first, which the
+    host and the parameters say; then the user's ``ssh_options``; then our defaults. Files of
+    configuration come last.
+    """
+    options = target.options
+    words = [*options.ssh, "-tt" if pty else "-T"]
+    if target.user is not None:
+        words += ["-l", target.user]
+    if target.port is not None:
+        words += ["-p", str(target.port)]
+    if target.keyfile is not None:
+        # Not -i, which complains of a missing file on the command's stderr.
+        words += ["-o", f"IdentityFile={_quoted(target.keyfile)}", "-o", "IdentitiesOnly=yes"]
+    words += options.ssh_options
+    ours = {
+        "BatchMode": "yes",
+        **_host_keys(options),
+        "ServerAliveInterval": str(ALIVE_INTERVAL),
+        "ServerAliveCountMax": str(ALIVE_COUNT),
+        # One that is shared by chance would end the others with it.
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "EscapeChar": "none",  # a terminal's ~. is the user's data
+        # From INFO on, the banner of the host is printed on stderr.
+        "LogLevel": "ERROR",
+        **_PLAIN_SESSION,
+    }
+    if not any(name in _FORWARDINGS for name, _ in _said(options)):
+        # Those of the configuration: the port is taken for all but the first.
+        ours["ClearAllForwardings"] = "yes"
+    if able.unforks:
+        ours |= _PLAIN_SESSION_87
+    if options.connect_timeout is not None:
+        ours["ConnectTimeout"] = str(max(1, math.ceil(options.connect_timeout)))
+    if able.tells:
+        ours["LogVerbose"] = FOLLOW
+    return (*words, *_as_words(ours), "-E", log_file, "--", target.address, text)
+
+
+def _as_words(options: dict[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+
+def _host_keys(options: ConnectionOptions) -> dict[str, str]:
+    files = " ".join(map(_quoted, options.known_hosts))
+    if options.host_key_policy == "off":
+        if files:
+            return {"StrictHostKeyChecking": "no", "UserKnownHostsFile": files}
+        none = {"UserKnownHostsFile": os.devnull, "GlobalKnownHostsFile": os.devnull}
+        return {"StrictHostKeyChecking": "no", **none}
+    checking = "yes" if options.host_key_policy == "strict" else "accept-new"
+    known = {"UserKnownHostsFile": files} if files else {}
+    return {"StrictHostKeyChecking": checking, **known}
+
+
+def _quoted(path: str) -> str:
+    """A file's name as a value of ssh_config(5)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
