@@ -13,7 +13,8 @@
     │   ├── WriteError            its stdin could not be written
     │   └── CancelledError        it was given up before it started
     ├── ProcessesFailed           raised on request: some processes failed
-    └── ActionsFailed             raised on request: some actions failed
+    ├── ActionsFailed             raised on request: some actions failed
+    └── testing.ClusterError      the embedded cluster cannot be started, or is gone
 
 A failed process is data, not an exception: see ``Process.reason`` and ``Process.message``.
 Only ``check=True`` and ``raise_if_failed()`` raise.

@@ -80,13 +80,18 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.ssh_exec":   SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms("transports.pool transports.ssh_exec"),
     "transports.ssh_messages": SEAM,
-    "transports.openssh_guard": SEAM | rooms("transports.remote_shell"),
+    "transports.openssh_window": SEAM,
+    "transports.openssh_folder": SEAM,
+    "transports.openssh_words": SEAM | rooms("transports.ssh_messages"),
+    "transports.openssh_guard": SEAM | rooms(
+        "transports.remote_shell transports.ssh_messages"
+    ),
     "transports.openssh_channel": SEAM | rooms(
         "transports.openssh_guard transports.ssh_messages"
     ),
     "transports.openssh":    SEAM | rooms(
-        "transports transports.openssh_channel transports.openssh_guard transports.remote_shell"
-        " transports.ssh_messages"
+        "transports transports.openssh_channel transports.openssh_folder transports.openssh_guard"
+        " transports.openssh_window transports.openssh_words transports.remote_shell"
     ),
     "transports.taktuk":     SEAM | rooms("transports.sshconfig transports.local"),
     "transports.tree":       SEAM | rooms("transports.sshconfig transports.local"),

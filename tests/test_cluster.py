@@ -314,3 +314,46 @@ def test_the_other_helpers_do_without_paramiko() -> None:
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert {"paramiko", "cryptography", "pytest"}.isdisjoint(done.stdout.split())
+
+
+# -- a program that has children --------------------------------------------------------------
+
+
+def test_it_stops_although_a_child_of_the_program_holds_its_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("execo.testing.cluster._STOP_TIMEOUT", 3600.0)
+    small = Cluster(1).start()
+    process = small._process
+    assert process is not None
+    assert process.stdin is not None
+    # As a fork would leave it.
+    with subprocess.Popen(["sleep", "1000"], pass_fds=[process.stdin.fileno()]) as child:
+        small.stop()
+        assert process.returncode == 0
+        child.kill()
+
+
+FORKS = """
+import os, sys, signal
+from execo.testing import Cluster
+cluster = Cluster(1).start()
+child = os.fork()
+if child == 0:
+    signal.pause()
+print(cluster.pid, child, cluster.folder, flush=True)
+signal.pause()
+"""
+
+
+def test_it_ends_with_a_killed_program_although_a_forked_child_lives() -> None:
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        pid, child, folder = program.stdout.readline().split()
+        program.kill()
+        program.wait(TIMEOUT)
+        try:
+            wait_until(lambda: not Path(folder).exists() and not Path("/proc", pid).exists())
+        finally:
+            os.kill(int(child), signal.SIGKILL)

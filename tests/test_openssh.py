@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,14 @@ from typing import Any
 
 import pytest
 
+from contract import Recorder
 from execo import Host, Process, Remote, SshProcess, transports
 from execo._core.runtime import get_runtime
+from execo.config import make_connection_params
+from execo.connection import connection_to
 from execo.errors import Reason
-from execo.transports.base import ConnectionOptions, Target
-from execo.transports.openssh import ssh_words
+from execo.transports.base import ConnectionOptions, Exec, Target
+from execo.transports.openssh_words import Abilities, ssh_words, tells_of_commands
 from sshd import RealSshd
 
 pytest_plugins = ["sshd"]
@@ -295,11 +299,10 @@ def test_a_port_that_says_nothing(plain: Host, listener: socket.socket) -> None:
 
 def test_a_port_that_is_no_ssh_server(plain: Host, listener: socket.socket) -> None:
     def babble() -> None:
-        for _ in range(2):  # the command and the guard
-            peer, _ = listener.accept()
-            with peer:
-                peer.sendall(b"\0\1garbage\n" * 100)
-                peer.recv(1000)
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"\0\1garbage\n" * 100)
+            peer.recv(1000)
 
     thread = threading.Thread(target=babble)
     thread.start()
@@ -402,19 +405,234 @@ def test_messages_of_another_ssh(
 def test_no_file_is_left_of_ended_commands(plain: Host) -> None:
     run(plain, "true")
     run(plain, "exit 255")
-    transport: Any = transports.get(get_runtime(), "openssh")
-    assert os.listdir(transport._folder) == []
-    assert os.stat(transport._folder).st_mode & 0o777 == 0o700
+    folder = log_folder()
+    assert os.listdir(folder) == []
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_one_guard_serves_a_target(plain: Host) -> None:
     processes = [on(plain, "cat").start() for _ in range(3)]
-    guards = [text for text in shells_of(os.getpid()) if "execo-guard" in text]
+    until(guards)
+    assert len(guards()) == 1
     for process in processes:
         process.close_stdin()
         process.wait(TIMEOUT)
-    assert len(guards) == 1
+    assert len(guards()) == 1
     assert Process(["true"]).run().ok
+
+
+def log_folder() -> Path:
+    transport: Any = transports.get(get_runtime(), "openssh")
+    return Path(transport._folder.file(0)).parent
+
+
+def guards() -> list[str]:
+    return [text for text in shells_of(os.getpid()) if "execo-guard" in text]
+
+
+def test_a_folder_of_messages_that_is_removed_is_made_again(plain: Host) -> None:
+    assert run(plain, "true").ok
+    folder = log_folder()
+    shutil.rmtree(folder)
+    process = run(plain, "echo on")
+    assert (process.stdout, process.ok) == ("on\n", True)
+    assert log_folder() != folder
+
+
+LEAVES_FOLDER = """
+import os, signal, sys
+from execo.transports.openssh_folder import LogFolder
+folder = LogFolder()
+print(os.path.dirname(folder.file(1)), flush=True)
+child = os.fork()
+sys.stdin.read()
+"""
+
+
+def test_only_folders_of_killed_scripts_are_removed(tmp_path: Path) -> None:
+    def script() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", LEAVES_FOLDER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+
+    with script() as killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().strip())
+        killed.kill()  # its forked child lives on, and holds nothing
+        killed.wait(TIMEOUT)
+        (tmp_path / "execo-ssh-link").symlink_to(tmp_path)
+        with script() as runs, script() as another:
+            assert runs.stdout is not None
+            assert another.stdout is not None
+            first = Path(runs.stdout.readline().strip())
+            second = Path(another.stdout.readline().strip())
+            assert not left.exists()
+            assert first.exists()
+            assert second.exists()
+            assert (tmp_path / "execo-ssh-link").is_symlink()
+            assert runs.stdin is not None
+            assert another.stdin is not None
+            runs.stdin.close()
+            another.stdin.close()
+
+
+# -- not too many at once -------------------------------------------------------------------------
+
+
+def test_forty_commands_on_a_stock_host(stock_sshd: RealSshd) -> None:
+    remote = Remote("echo {{range(40)}}", stock_sshd.hosts(1) * 40, OPENSSH).run(90)
+    assert remote.finished_ok, remote.failed
+    assert [process.stdout for process in remote.processes] == [f"{n}\n" for n in range(40)]
+
+
+def test_forty_commands_run_at_once(stock_sshd: RealSshd) -> None:
+    remote = Remote("echo ready; cat", stock_sshd.hosts(1) * 40, OPENSSH).start()
+    until(lambda: all(process.stdout for process in remote.processes) or remote.failed)
+    assert remote.failed == []
+    remote.close_stdin().wait(TIMEOUT)
+    assert remote.finished_ok
+
+
+def test_sixty_addresses_of_a_stock_server(stock_sshd: RealSshd) -> None:
+    remote = Remote("echo {{{host}}}", stock_sshd.hosts(60), OPENSSH).run(90)
+    assert remote.finished_ok, remote.failed
+
+
+def test_those_that_wait_are_given_up(plain: Host, listener: socket.socket) -> None:
+    silent = moved(plain, listener.getsockname()[1])
+    processes = [on(silent, "true").start() for _ in range(20)]
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait(TIMEOUT)
+    assert all(process.killed or process.reason is Reason.CANCELLED for process in processes)
+    assert Reason.CANCELLED in {process.reason for process in processes}
+    assert run(plain, "echo on").stdout == "on\n"
+
+
+def test_a_silent_host_holds_up_no_other(plain: Host, listener: socket.socket) -> None:
+    silent = moved(plain, listener.getsockname()[1])
+    processes = [on(silent, "true").start() for _ in range(20)]
+    assert run(plain, "echo on").stdout == "on\n"
+    assert not any(process.ended for process in processes)
+    for process in processes:
+        process.kill().wait(TIMEOUT)
+
+
+LEAVES = """
+import sys
+from execo import Host, SshProcess
+address, user, keyfile, port = sys.argv[1:]
+host = Host(address, user, keyfile, int(port))
+for _ in range(40):
+    SshProcess("true", host, {"transport": "openssh"}).start()
+"""
+
+
+def test_the_end_of_a_script_gives_up_those_that_wait(plain: Host, listener: socket.socket) -> None:
+    where = [plain.address, str(plain.user), str(plain.keyfile), str(listener.getsockname()[1])]
+    command = [sys.executable, "-c", LEAVES, *where]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, check=False, capture_output=True, timeout=TIMEOUT)
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+# -- a guard that goes -----------------------------------------------------------------------------
+
+
+def test_the_loss_of_the_guard_is_told(plain: Host, caplog: pytest.LogCaptureFixture) -> None:
+    process = on(plain, "echo ready; sleep 1000; true").start()
+    until(lambda: process.stdout)
+    until(lambda: the_guard().ready)
+    os.kill(the_guard()._channel.pid, signal.SIGKILL)
+    process.wait(TIMEOUT)
+    assert process.reason is Reason.CONNECT
+    assert "the guard's connection to" in process.message
+    assert "the guard's connection to" in caplog.text
+
+
+def test_the_next_guard_of_a_host_takes_over(plain: Host, caplog: pytest.LogCaptureFixture) -> None:
+    transport = transports.get(get_runtime(), "openssh")
+    target = connection_to(plain, make_connection_params(OPENSSH))[1]
+    detached = Recorder(get_runtime().loop)
+    transport.open_all([(Exec("echo ready; cat", target=target, detach=True), detached)])
+    detached.wait(lambda sink: sink.out)
+    until(lambda: the_guard().ready)
+    lost = the_guard()
+    os.kill(lost._channel.pid, signal.SIGKILL)
+    until(lambda: lost.gone)
+    later = on(plain, "echo ready; sleep 1000; true").start()
+    until(lambda: later.stdout)
+    assert detached.channel is not None
+    get_runtime().loop.run_sync(detached.channel.send_signal, signal.SIGTERM)
+    detached.wait_over()
+    later.kill().wait(TIMEOUT)
+    assert "no guard on" not in caplog.text
+
+
+def the_guard() -> Any:
+    transport: Any = transports.get(get_runtime(), "openssh")
+    (guard,) = (guard for guard in transport._live_guards if not guard.gone and guard.users)
+    return guard
+
+
+# -- what the user's files of configuration say ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RemoteCommand echo mine",
+        "ForkAfterAuthentication yes",
+        "StdinNull yes",
+        "SessionType none",
+        "PermitLocalCommand yes\nLocalCommand echo local",
+        "LocalForward PORT 127.0.0.1:1\nExitOnForwardFailure yes",
+    ],
+)
+def test_a_configuration_for_sessions_by_hand_does_no_harm(
+    plain: Host, listener: socket.socket, tmp_path: Path, line: str
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(line.replace("PORT", f"127.0.1.1:{listener.getsockname()[1]}") + "\n")
+    process = on(plain, "cat", {"ssh_options": ["-F", str(config)]}).start()
+    process.write("hello")
+    process.close_stdin()
+    process.wait(TIMEOUT)
+    assert (process.stdout, process.ok) == ("hello", True), process.message
+
+
+def test_the_users_own_forwardings_stay() -> None:
+    for words in (["-L", "1:h:2"], ["-D1"], ["-o", "RemoteForward=1 h:2"], ["-qTR1:h:2"]):
+        options = ConnectionOptions(ssh_options=tuple(words))
+        said = ssh_words(Target("web1", options=options), False, "/log", Abilities(), "x")
+        assert "ClearAllForwardings=yes" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "tells"),
+    [
+        (["-S/run/mux"], False),
+        (["-S", "/run/mux"], False),
+        (["-qM"], False),
+        (["-o", "ControlMaster auto"], False),
+        (["-oControlPath=/run/mux"], False),
+        (["-o", "LogVerbose=x"], False),
+        (["-o", "ControlMaster=no"], True),
+        (["-i", "/home/control/-s"], True),
+        (["-o", "IdentityFile=/home/logverbose"], True),
+        (["-J", "-S"], True),
+        ([], True),
+    ],
+)
+def test_which_words_keep_ssh_from_telling(words: list[str], tells: bool) -> None:
+    assert tells_of_commands(ConnectionOptions(ssh_options=tuple(words))) is tells
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -423,7 +641,7 @@ def test_one_guard_serves_a_target(plain: Host) -> None:
 def test_who_and_where_come_first_then_the_users_options_then_ours() -> None:
     options = ConnectionOptions(ssh_options=("-o", "BatchMode=no"), connect_timeout=1.2)
     target = Target("web1", "ann", 2222, '/a "b" 100%', options)
-    words = ssh_words(target, False, "/log", False, "uptime")
+    words = ssh_words(target, False, "/log", Abilities(), "uptime")
     assert words[:9] == (
         "ssh",
         "-T",
@@ -451,6 +669,6 @@ def test_who_and_where_come_first_then_the_users_options_then_ours() -> None:
 )
 def test_host_key_policies(policy: str, known_hosts: tuple[str, ...], wanted: set[str]) -> None:
     options = ConnectionOptions(host_key_policy=policy, known_hosts=known_hosts)
-    words = ssh_words(Target("web1", options=options), True, "/log", False, "x")
+    words = ssh_words(Target("web1", options=options), True, "/log", Abilities(), "x")
     assert wanted <= set(words)
     assert "-tt" in words

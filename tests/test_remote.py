@@ -246,7 +246,7 @@ def test_a_host_comes_before_the_parameters_and_these_before_the_defaults(
 
 
 def test_connexion_is_accepted_wherever_connection_is() -> None:
-    remote = Remote("id", "a", connexion_params={"user": "root"})  # type: ignore[call-arg]
+    remote = Remote("id", "a", connexion_params={"user": "root"})
     assert [target.user for target in targets(remote)] == ["root"]
 
 

@@ -46,6 +46,7 @@ TABLE = {
         Reason.HOST_KEY
     ),
     "command-line: line 0: Bad configuration option: foo": Reason.SPAWN,
+    "Couldn't open logfile /tmp/x/1: No such file or directory": Reason.SPAWN,
     "Bad owner or permissions on /home/ann/.ssh/config": Reason.SPAWN,
 }
 

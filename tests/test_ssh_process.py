@@ -105,7 +105,7 @@ def test_command_and_host_by_keyword() -> None:
 
 def test_a_keyword_is_never_taken_for_the_other_one() -> None:
     with pytest.raises(TypeError):
-        SshProcess(cmd="uptime", host=["web1"])
+        SshProcess(cmd="uptime", host=["web1"])  # type: ignore[arg-type]
 
 
 def test_the_host_is_a_copy() -> None:
@@ -151,7 +151,7 @@ def test_a_wrong_argument_is_named_with_the_right_one() -> None:
 
 
 def test_connexion_is_accepted_wherever_connection_is() -> None:
-    process = SshProcess("uptime", "web1", connexion_params={"user": "root"})  # type: ignore[call-arg]
+    process = SshProcess("uptime", "web1", connexion_params={"user": "root"})
     assert process.connection_params["user"] == "root"
 
 

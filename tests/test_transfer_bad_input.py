@@ -19,9 +19,9 @@ import execo
 from execo.errors import Reason
 from execo.transfer import Get, Put
 from execo.transfer import process as transfer_process
-from execo.transfer import relay as transfer_relay
+from execo.transfer import upload as transfer_upload
 from execo.transfer.send import Package
-from execo.transfer.texts import put_tree_command
+from execo.transfer.texts import TRAILER, put_tree_command
 from local_hosts import FolderHosts
 
 pytest_plugins = ["local_hosts"]
@@ -82,9 +82,11 @@ def test_names_that_would_overwrite_one_another(hosts: FolderHosts) -> None:
     for name in ("a/f", "b/f"):
         (home / name).parent.mkdir()
         (home / name).write_text(name)
-    get = Get(hosts("web1"), ["a/f", "b/f"], "to").run()
+    with pytest.raises(ValueError, match="'a/f' and 'b/f' of web1 would both be stored as 'f'"):
+        Get(hosts("web1"), ["a/f", "b/f"], "to")
+    get = Get(hosts("web1"), "?/f", "to").run()
     assert get.processes[0].reason is Reason.WRITE
-    assert "File exists" in get.processes[0].message
+    assert "it sent 'f' twice" in get.processes[0].message
     assert os.listdir("to") == []
 
 
@@ -365,7 +367,8 @@ def get_archive(
     with tarfile.open(fileobj=archive, mode="w") as writer:
         for one in members:
             writer.addfile(one)
-    (hosts.home("web1") / "evil").write_bytes(b"execo-get tar\n" + archive.getvalue())
+    evil = b"execo-get tar\n" + archive.getvalue() + TRAILER
+    (hosts.home("web1") / "evil").write_bytes(evil)
     monkeypatch.setattr(transfer_process, "get_command", lambda names: ("cat", "evil"))
     return Get(hosts("web1"), "x", "to").run().processes[0]
 
@@ -456,13 +459,13 @@ def test_a_timeout_names_the_host(hosts: FolderHosts) -> None:
 
 def test_little_waits_in_memory(hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead: list[int] = []
-    real = transfer_relay._Upload._send
+    real = transfer_upload.Upload._send
 
-    def send(self: transfer_relay._Upload, block: bytes | None) -> None:
+    def send(self: transfer_upload.Upload, block: bytes | None) -> None:
         real(self, block)
         ahead.append(self._ahead)
 
-    monkeypatch.setattr(transfer_relay._Upload, "_send", send)
+    monkeypatch.setattr(transfer_upload.Upload, "_send", send)
     Path("f").write_bytes(b"x" * 30 * MIB)
     pipe = hosts.home("web1") / "f"
     os.mkfifo(pipe)

@@ -49,7 +49,8 @@ class Cluster:
     port of 127.0.0.1), and its own home folder; all have the same throw-away keys. They do what
     OpenSSH's sshd does: commands with their environment, signals, terminals, stdin, sftp,
     forwarding to ports of loopback; only the key of the cluster lets in. Their commands run as
-    the user of this program, on this machine.
+    the user of this program, on this machine. Other than sshd, they deliver signals to commands
+    of root, too, and limit no connections that are not logged in unless asked (``max_startups``).
 
     All ends with the ``with`` block, with :meth:`stop`, or with this program, however it ends: the
     hosts, the commands that they run, the folder. On Linux also what commands have put into a
@@ -60,7 +61,8 @@ class Cluster:
     :param n: how many hosts
     :param max_sessions: sessions that a connection may have open at once, sshd's MaxSessions
     :param max_startups: connections to a host that are not logged in yet; more are closed before
-      the banner, as past sshd's MaxStartups. None = no limit
+      the banner, as past sshd's MaxStartups. None = no limit; sshd's own default drops some from
+      the eleventh on (10:30:100)
     :param shell: the user's shell
     :param env: more variables for every command
     :param accept_env: patterns, with blanks between them, of the variables that clients may set,
@@ -287,9 +289,10 @@ class Cluster:
         # The server is to find the same execo and libraries, installed or not.
         path = [str(_ROOT), *(os.path.abspath(one) for one in sys.path if one)]
         with (self.folder / "server.log").open("wb") as log:
+            # The warnings of libraries are for those who maintain execo.
+            python = [sys.executable, "-P", "-W", "ignore"]
             return subprocess.Popen(
-                # The warnings of libraries are for those who maintain execo.
-                [sys.executable, "-P", "-W", "ignore", "-m", "execo.testing.sshd"],
+                [*python, "-m", "execo.testing.sshd", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -337,6 +340,8 @@ def _own_name() -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
+    # Not by the end of its stdin alone: a forked child of the program holds the pipe open, too.
+    process.terminate()
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     try:

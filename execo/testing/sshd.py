@@ -1,10 +1,11 @@
-"""The process of a cluster: ``python -m execo.testing.sshd``, which a
-:class:`~execo.testing.Cluster` starts.
+"""The process of a cluster: ``python -m execo.testing.sshd PID``, which a
+:class:`~execo.testing.Cluster` starts in the process PID.
 
 It reads a line of JSON from its stdin, the settings, and answers with one when all hosts listen.
-Then it follows orders, a line each, and answers each. At the end of its stdin, or at SIGTERM or
-SIGINT, it kills the commands that it has started, removes the cluster's folder and exits: a cluster
-does not outlive the program that has started it, however that ends.
+Then it follows orders, a line each, and answers each. At the end of its stdin, when its parent is
+not PID any more, or at SIGTERM or SIGINT, it kills the commands that it has started, removes the
+cluster's folder and exits: a cluster does not outlive the program that has started it, however
+that ends.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from .settings import Fault, Settings
 __all__ = ["main"]
 
 _MAX_DESCRIPTORS = 65536
+_PARENT_LOOK = 0.5
 _ADDRESSES_A_NET = 249
 """127.0.j.2 to 127.0.j.250."""
 
@@ -48,6 +50,8 @@ def main() -> None:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGINT, _terminate)
+        parent = int(sys.argv[1])
+        threading.Thread(target=_watch, args=(parent,), name="watch", daemon=True).start()
         _raise_descriptor_limit()
         selector = selectors.DefaultSelector()
         hosts = _make_hosts(settings, selector)
@@ -68,6 +72,15 @@ def main() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit
+
+
+def _watch(parent: int) -> None:
+    # A forked child of the parent holds our stdin open after it. No death signal of Linux: that
+    # comes already when the thread ends that has started us.
+    never = threading.Event()
+    while os.getppid() == parent:
+        never.wait(_PARENT_LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _answer(answers: Any, message: dict[str, Any]) -> None:

@@ -110,8 +110,8 @@ class Put(_Copy):
     ========================================  ===================================================
 
     Folders that are missing are made. Permissions and modification times (to the second) are kept,
-    owners are not; folders that exist keep theirs. Links are followed. Sockets, pipes and devices
-    in a folder are left out, with a warning.
+    owners are not; folders that exist keep theirs. Links are followed. Sockets, pipes, devices and
+    links that lead nowhere in a folder are left out, with a warning that counts them.
 
     A file arrives under a temporary name beside its destination; it is renamed when it is complete,
     so that nobody sees half of it, and a transfer that fails or is killed leaves what was there
@@ -120,9 +120,13 @@ class Put(_Copy):
     is written to.
 
     Local files are found at the start, once for all hosts; what they hold is read while it is sent.
+    A file that grows meanwhile arrives as long as it was at the start; one that changes otherwise
+    (by its size and its times) is an error.
     What is missing or cannot be read is an error of the processes, with the reason ``spawn``, or
     ``write`` if it happens on the way; what fails on the host is an exit code, and ``message``
     says why. Hosts need a POSIX shell, and ``tar`` for folders and several files.
+    A timeout tells the script on the host to end. A host that does not answer keeps the process
+    until ``configuration["kill_timeout"]`` is over, too, and some seconds more.
     (What execo 2.8.2 did with scp; missing folders, ``~`` and patterns are ours.)
 
     :param hosts: see :func:`~execo.host.get_hosts_list`
@@ -175,7 +179,7 @@ class Put(_Copy):
 
     def _set_names(self) -> None:
         super()._set_names()
-        packages = Packages()
+        packages = Packages(process.names for process in self._processes)
         for process in self._processes:
             if isinstance(process, PutProcess):
                 process.packages = packages
@@ -189,15 +193,23 @@ class Get(_Copy):
     ``Get(hosts, "log.txt", "results/{{{host}}}/")``.
 
     A name that exists on the host is taken as it is; else ``* ? [`` are expanded there, and what
-    matches nothing is an error of that process. ``~`` and ``~user`` are expanded there, too.
+    matches nothing is an error of that process. ``~`` and ``~user`` are expanded there, too. The
+    same name twice is taken once; two files of the same name are an error.
 
     A file that grows meanwhile arrives as long as it was at first; one that becomes shorter is an
     error. Of what has no size of its own (``/proc``, devices) all is taken that comes. Folders and
     several files travel as a tar archive, which is kept in a temporary file in the destination and
     unpacked when it is complete: for a while they take twice their room. Hosts are not trusted:
     what they send becomes files and folders in the destination, without set-user-id bits, and
-    nothing else. What cannot be stored is an error with the reason ``write``; what fails on the
-    host is an exit code, and ``message`` says why. Hosts need a POSIX shell and ``stat``, and
+    nothing else: devices and links are left out, with a warning; files with holes, as such, and
+    more than 256 folders in one another are errors. A file that changes while its folder is
+    fetched is taken, one that becomes shorter or is removed is an error. A link to a folder that
+    it is in makes some versions of ``tar`` on hosts crash, which is an error, too.
+
+    Killed or too late, it puts nothing into place, also while it unpacks, and removes what has come
+    at once, even if the host does not answer; only where the moving of several files had begun,
+    some may be there. What cannot be stored is an error with the reason ``write``; what fails on
+    the host is an exit code, and ``message`` says why. Hosts need a POSIX shell, ``stat``, and
     ``tar`` for folders and several files.
 
     :param hosts: see :func:`~execo.host.get_hosts_list`
@@ -212,8 +224,8 @@ class Get(_Copy):
     :param fanout: see there
     :param substitute: see there
     :raises TypeError: for arguments of a wrong type
-    :raises ValueError: files of several hosts would get the same local name; nothing is fetched
-      then. Else as :class:`Put`
+    :raises ValueError: files of several hosts, or of one, would get the same local name; nothing
+      is fetched then. Else as :class:`Put`
     """
 
     _process_class = GetProcess

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from execo._core.locks import new_lock
@@ -115,7 +117,9 @@ class PutProcess(FilesProcess):
             )
         else:
             words = put_tree_command(self.location)
-        return self._transfer(words, package=package)
+        return self._transfer(
+            words, package=package, on_end=partial(self.packages.release, self.names)
+        )
 
 
 class GetProcess(FilesProcess):
@@ -137,17 +141,41 @@ class GetProcess(FilesProcess):
 
 
 class Packages:
-    """What the hosts of a Put receive, found at its start, once for all that receive the same."""
+    """What the hosts of a Put receive, found at its start, once for all that receive the same. From
+    any thread but the I/O thread.
 
-    def __init__(self) -> None:
+    :param wanted: the names that each host's process asks for
+    """
+
+    def __init__(self, wanted: Iterable[tuple[str, ...]]) -> None:
         self._lock = new_lock()
-        self._known: dict[tuple[str, ...], Package] = {}
+        self._left = Counter(wanted)
+        self._known: dict[tuple[str, ...], Package | Exception] = {}
 
     def get(self, names: tuple[str, ...]) -> Package:
+        """What ``names`` stand for. Blocks as long as the file system takes.
+
+        :raises OSError: see :class:`~execo.transfer.send.Package`; the same for all that ask
+        :raises ValueError: likewise
+        """
         with self._lock:
             if names not in self._known:
-                self._known[names] = Package(names)
-            return self._known[names]
+                try:
+                    self._known[names] = Package(names)
+                except (OSError, ValueError) as exc:
+                    self._known[names] = exc
+            found = self._known[names]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def release(self, names: tuple[str, ...]) -> None:
+        """One process needs them no more: what nobody needs is dropped. Hosts that each receive
+        files of their own would keep all of these in memory."""
+        with self._lock:
+            self._left[names] -= 1
+            if self._left[names] <= 0:
+                self._known.pop(names, None)
 
 
 def _listed(names: Sequence[str]) -> str:

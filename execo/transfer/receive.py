@@ -10,17 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
-import tarfile
 from typing import IO
 
-from execo.log import logger
-
-from .texts import HEADER, is_folder_name, temporary_name
+from .texts import HEADER, TRAILER, is_folder_name, temporary_name
+from .unpack import Cancelled, Tree, is_special, open_private, open_special
 
 __all__ = ["Incoming"]
 
-_PIECE = 1024 * 1024
 _MOST_NOISE = 256 * 1024
 
 
@@ -31,6 +27,9 @@ class Incoming:
     One regular file is written beside its destination and renamed; several arrive as tar archives,
     which are kept in a file beside their destination, unpacked there when they are complete, and
     then moved into place.
+
+    - ``cancelled``: set by another thread, it keeps all from being put into place
+    - ``full``: a file has come whole, as its size says; ``surplus``: more than that has come
 
     :param location: where to: an absolute path; see :class:`~execo.transfer.Get`
     """
@@ -46,6 +45,8 @@ class Incoming:
         self._mode = 0o600
         self._mtime = 0.0
         self._done = 0
+        self._held = b""  # without a size: what may be the trailer
+        self.cancelled = self.full = self.surplus = False
 
     def write(self, data: bytes) -> None:
         """Take bytes.
@@ -59,18 +60,28 @@ class Incoming:
                 self._head = data
                 return
         if self._size is not None:
-            data = data[: self._size - self._done]  # a file that grows: what it had at first
+            left = self._size - self._done
+            self.full, self.surplus = len(data) >= left, len(data) > left
+            data = data[:left]  # a file that grows: what it had at first
+        else:
+            data = self._held + data
+            data, self._held = data[: -len(TRAILER)], data[-len(TRAILER) :]
         self._done += len(data)
         self._file.write(data)
 
     def finish(self) -> None:
         """All has come: verify it and put it into place.
 
-        :raises OSError: it cannot be stored; a size is not what the host said
+        :raises OSError: it cannot be stored; a size is not what the host said; its end is missing
         :raises ValueError: it is not what was agreed on
+        :raises Cancelled: ``cancelled`` was set; nothing is put into place, save what was there
+          already if the moving had begun
         """
+        self._check()
         if self._file is None:
             raise ValueError("it sent nothing that could be understood")
+        if self._size is None and self._held != TRAILER:
+            raise OSError("what it sent is cut: its end is missing")
         if self._tar:
             self._unpack()
             return
@@ -93,6 +104,10 @@ class Incoming:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             self._temporary = ""
+
+    def _check(self) -> None:
+        if self.cancelled:
+            raise Cancelled
 
     # -- the beginning ------------------------------------------------------------------------
 
@@ -127,17 +142,17 @@ class Incoming:
         folder = os.path.dirname(place)
         os.makedirs(folder, exist_ok=True)
         self._place = place
-        if _is_special(place):
-            self._file = _open_special(place)
+        if is_special(place):
+            self._file = open_special(place)
             return
         self._temporary = os.path.join(folder, temporary_name())
-        self._file = open(self._temporary, "xb", opener=_private)  # noqa: SIM115
+        self._file = open(self._temporary, "xb", opener=open_private)  # noqa: SIM115
 
     def _begin_tar(self) -> None:
         os.makedirs(self._location, exist_ok=True)
         self._tar = True
         self._temporary = os.path.join(self._location, temporary_name())
-        self._file = open(self._temporary, "x+b", opener=_private)  # noqa: SIM115
+        self._file = open(self._temporary, "x+b", opener=open_private)  # noqa: SIM115
 
     # -- archives -----------------------------------------------------------------------------
 
@@ -147,142 +162,12 @@ class Incoming:
         folder = os.path.join(self._location, temporary_name())
         os.mkdir(folder, 0o700)
         try:
-            tree = _Tree(folder)
-            try:
-                tree.unpack(self._file)
-            except tarfile.TarError as exc:
-                raise OSError(f"the archive it sent is damaged: {exc}") from exc
+            tree = Tree(folder, self._check)
+            tree.unpack(self._file)
             tree.move(self._location)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self.close()
-
-
-class _Tree:
-    """Archives, unpacked in a folder that nobody else uses.
-
-    :param folder: an empty folder
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        # Set at the end, the deepest first: what is to be moved must be writable until then.
-        self._folders: dict[str, tarfile.TarInfo] = {}
-        self._skipped: list[str] = []
-
-    def unpack(self, file: IO[bytes]) -> None:
-        """Make files and folders of the archives in ``file``, which follow one another."""
-        with tarfile.open(
-            fileobj=file,
-            mode="r:",
-            ignore_zeros=True,
-            errorlevel=2,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as archive:
-            while (member := archive.next()) is not None:
-                self._unpack_one(archive, member)
-                # Of a hundred thousand files it would keep as many records.
-                archive.members.clear()  # type: ignore[attr-defined]
-        if self._skipped:
-            logger.warning(
-                "not got: %d that are neither files nor folders, %r the first",
-                len(self._skipped),
-                self._skipped[0],
-            )
-
-    def _unpack_one(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        if not parts or ".." in parts:
-            raise ValueError(f"it sent a name that leads elsewhere: {member.name!r}")
-        path = os.path.join(self._folder, *parts)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        if member.isdir():
-            os.makedirs(path, mode=0o700, exist_ok=True)
-            self._folders["/".join(parts)] = member
-        elif member.islnk():
-            self._copy_link(member, path)
-        elif member.isreg():
-            source = archive.extractfile(member)
-            assert source is not None
-            with open(path, "xb", opener=_private) as target:
-                shutil.copyfileobj(source, target, _PIECE)
-                if target.tell() != member.size:
-                    have = target.tell()
-                    raise OSError(f"{member.name!r}: of {member.size} bytes, {have} have come")
-            os.chmod(path, member.mode & 0o777)
-            os.utime(path, (member.mtime, member.mtime))
-        else:
-            self._skipped.append(member.name)
-
-    def _copy_link(self, member: tarfile.TarInfo, path: str) -> None:
-        """A second name of a file that came before: a file of its own here."""
-        parts = [part for part in member.linkname.split("/") if part not in ("", ".")]
-        source = os.path.join(self._folder, *parts)
-        # There is no link in here to follow: none is ever made.
-        if not parts or ".." in parts or not os.path.isfile(source):
-            raise ValueError(f"it sent a link that leads elsewhere: {member.linkname!r}")
-        shutil.copy2(source, path)
-
-    def move(self, destination: str) -> None:
-        """Move all that is in the folder to ``destination``, merging folders that exist there."""
-        new: set[str] = set()
-        waiting = [""]
-        while waiting:
-            inside = waiting.pop()
-            for name in sorted(os.listdir(os.path.join(self._folder, inside))):
-                path = os.path.join(inside, name)
-                source, place = os.path.join(self._folder, path), os.path.join(destination, path)
-                if not os.path.isdir(source):
-                    _move_file(source, place)
-                elif os.path.isdir(place):
-                    waiting.append(path)
-                else:
-                    os.rename(source, place)
-                    new.add(path)
-        self._finish_folders(destination, new)
-
-    def _finish_folders(self, destination: str, new: set[str]) -> None:
-        """Give the folders that were new there their permissions and times."""
-        for path in self._folders:
-            if path.rpartition("/")[0] in new:
-                new.add(path)
-        # The deepest first: a folder that may not be entered hides what is in it.
-        for path, member in sorted(self._folders.items(), reverse=True):
-            if path in new:
-                place = os.path.join(destination, path)
-                os.utime(place, (member.mtime, member.mtime))
-                os.chmod(place, member.mode & 0o777)
-
-
-def _move_file(source: str, place: str) -> None:
-    place = os.path.realpath(place)
-    if os.path.isdir(place):
-        raise IsADirectoryError(21, "it is a folder", place)
-    if _is_special(place):
-        with open(source, "rb") as incoming, _open_special(place) as target:
-            shutil.copyfileobj(incoming, target, _PIECE)
-    else:
-        os.replace(source, place)
-
-
-def _is_special(place: str) -> bool:
-    """Whether it is there and no regular file: it is written to, not replaced."""
-    try:
-        return not stat.S_ISREG(os.stat(place).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _open_special(place: str) -> IO[bytes]:
-    # A pipe that nobody reads fails at once instead of holding up a thread.
-    descriptor = os.open(place, os.O_WRONLY | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    return open(descriptor, "wb")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def _checked_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from execo.transports.base import Exec
@@ -19,12 +20,14 @@ class Transfer(Exec):
     :param label: how messages begin: what was to be put or got, and the host
     :param package: what to send; or
     :param location: where what arrives is stored, an absolute path
+    :param on_end: called on a worker thread when the package is not needed any more
     """
 
     transport: str = ""
     label: str = ""
     package: Package | None = None
     location: str = ""
+    on_end: Callable[[], object] | None = None
 
 
 def cause(exc: BaseException) -> str:

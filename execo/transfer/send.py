@@ -6,6 +6,7 @@ their own pace share the system's cache of it, and hold neither memory nor descr
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -23,6 +24,7 @@ BLOCK = 256 * 1024
 """Bytes that are read and sent at a time; what is not larger is read once for all hosts."""
 
 _END_OF_TAR = b"\0" * 1024
+_LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +42,32 @@ class _Item:
     def pieces(self) -> Iterator[bytes]:
         """The bytes of the file, as many as it had when it was found.
 
-        :raises OSError: it cannot be read, has become shorter, or is another file now
+        :raises OSError: it cannot be read, has changed otherwise than by growing, or is another
+          file now
         """
         done = 0
         while done < self.size:
             with open(self.path, "rb", buffering=0) as file:
-                now = os.fstat(file.fileno())
-                if _identity(now) != _identity(self.status):
-                    raise OSError(f"{self.path}: another file took its place while it was sent")
                 file.seek(done)
                 data = file.read(min(BLOCK, self.size - done))
+                # After the read: what was read before the file changed is from before.
+                self._check(os.fstat(file.fileno()))
             if not data:
-                lengths = f"{done} of {self.size} bytes"
-                raise OSError(f"{self.path}: it became shorter while it was sent: {lengths}")
+                raise OSError(f"{self.path}: it became shorter while it was sent")
             done += len(data)
             yield data
+
+    def _check(self, now: os.stat_result) -> None:
+        was = self.status
+        if _identity(now) != _identity(was):
+            raise OSError(f"{self.path}: another file took its place while it was sent")
+        if now.st_size < was.st_size:
+            lengths = f"{now.st_size} of {was.st_size} bytes"
+            raise OSError(f"{self.path}: it became shorter while it was sent: {lengths}")
+        # Also another file to which the system gave the number of the one that was there.
+        times = (now.st_mtime_ns, now.st_ctime_ns) != (was.st_mtime_ns, was.st_ctime_ns)
+        if times and now.st_size == was.st_size:
+            raise OSError(f"{self.path}: it changed while it was sent")
 
     def header(self, mode: int) -> bytes:
         """Its entry in a tar archive. GNU's format, which every tar reads."""
@@ -158,7 +171,13 @@ class Package:
             with os.scandir(item.path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
             for entry in entries:
-                found = os.stat(entry.path)  # of what a link leads to, as scp does
+                try:
+                    found = os.stat(entry.path)  # of what a link leads to, as scp does
+                except OSError as exc:
+                    if exc.errno not in _LEADS_NOWHERE or not entry.is_symlink():
+                        raise
+                    self._skipped.append(entry.path)
+                    continue
                 if entry.is_symlink() and _is_in(_identity(found), above):
                     raise OSError(f"{entry.path!r} is a link to a folder that it is in")
                 if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):

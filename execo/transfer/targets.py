@@ -18,8 +18,11 @@ def check_targets(plans: Sequence[tuple[Host, Sequence[str], str]]) -> None:
 
     :param plans: for each process its host, the names of the remote files, and the location
     :raises ValueError: two processes would write the same file, or might: what a pattern gives is
-      known by what stands before its first wildcard
+      known by what stands before its first wildcard; or one process would, by names without
+      wildcards
     """
+    for host, names, _ in plans:
+        _check_names(host, names)
     if len(plans) < 2:
         return
     # Where a file may be found in the end -> (it, whether more may follow, which process).
@@ -46,6 +49,19 @@ def check_targets(plans: Sequence[tuple[Host, Sequence[str], str]]) -> None:
             if other[2] != target[2]:
                 raise ValueError(_message(plans[other[2]], plans[target[2]]))
         above.append(target)
+
+
+def _check_names(host: Host, names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in dict.fromkeys(name.rstrip("/") for name in names):
+        last = name.rpartition("/")[2]
+        if last in ("", ".", "..", "~") or re.search(r"[*?[]", last):
+            continue
+        if (other := seen.setdefault(last, name)) != name:
+            raise ValueError(
+                f"{other!r} and {name!r} of {host.address} would both be stored as {last!r}: fetch "
+                "them one by one, to places of their own"
+            )
 
 
 def _meets(first: tuple[str, bool, int], second: tuple[str, bool, int]) -> bool:

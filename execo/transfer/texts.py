@@ -1,7 +1,7 @@
 """The scripts that Put and Get run on hosts.
 
 For any POSIX shell (dash, bash, ksh, busybox) with the usual programs: ``cat mv rm mkdir wc touch
-chmod``, and ``tar`` for folders and for several files at once. Each is sent as words, ``sh -c
+chmod grep``, and ``tar`` for folders and for several files at once. Each is sent as words, ``sh -c
 SCRIPT sh NAME...``: names never become part of a script. Lines end where a blank may stand for
 their end, and there are no single quotes, so that every login shell passes them on unchanged.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 __all__ = [
     "END_NAME",
     "HEADER",
+    "TRAILER",
     "get_command",
     "is_folder_name",
     "put_file_command",
@@ -28,6 +29,9 @@ HEADER = b"execo-get "
 """How the first line of what Get receives begins; what the login shell printed before is skipped.
 """
 
+TRAILER = b"execo-get end\n"
+"""The last bytes of what Get receives, where no size says that nothing is missing."""
+
 END_NAME = ".execo-end-of-archive"
 """The last file of an archive that Put sends; it shows that nothing is missing."""
 
@@ -36,10 +40,15 @@ _MOST_WORDS = 100_000
 
 # rename(2) replaces a link, not the file that it leads to. The point keeps line feeds at the end
 # of a name, which $(...) would drop.
-_REAL = 'real() { r=$(readlink -f "$1" && echo .) && r=${r%??}; }; '
+_REAL = (
+    'real() { r=$(readlink -f "$1" && echo .) || '
+    '{ echo "$1: its link leads nowhere" >&2; return 1; }; r=${r%??}; }; '
+)
 
 # What is left when the script is ended, by whatever but KILL, is removed; the ordinary end has
 # nothing to remove, and saves the program.
+# A second signal (the guard's, when the connection is lost) must not end the removal.
+_DEAF = 'trap "" HUP INT PIPE TERM; '
 _TIDY = (
     "trap tidy EXIT; trap "
     '"exit 129" HUP; trap "exit 130" INT; trap "exit 141" PIPE; trap "exit 143" TERM; '
@@ -57,7 +66,7 @@ _PUT_FILE = (
     'if [ -e "$d" ] && [ ! -f "$d" ]; then exec cat >"$d"; fi; '
     '[ ! -L "$d" ] || { ' + _REAL + 'real "$d" || exit; d=$r; }; '
     "q=${d%/*}/TEMPORARY; "
-    'tidy() { rm -f "$q"; }; ' + _TIDY + "umask UMASK; set -C; "
+    "tidy() { " + _DEAF + 'rm -f "$q"; }; ' + _TIDY + "umask UMASK; set -C; "
     'cat >"$q" || exit; '
     'n=$(wc -c <"$q") || exit; '
     'if [ "$n" -ne SIZE ]; then echo "$d: of SIZE bytes, "$n" have come" >&2; exit 1; fi; '
@@ -71,7 +80,7 @@ _PUT_TREE = (
     "d=WHERE; "
     '[ -d "$d" ] || mkdir -p "$d" || exit; '
     "d=${d%/}; q=$d/TEMPORARY; "
-    'tidy() { chmod -R u+rwX "$q"; rm -rf "$q"; }; ' + _REAL + _TIDY +
+    "tidy() { " + _DEAF + 'chmod -R u+rwX "$q"; rm -rf "$q"; }; ' + _REAL + _TIDY +
     # move FROM TO ENTRY...: a folder that may not be written may not be moved either
     "move() { t=$2; shift 2; [ $# -eq 0 ] || mv -f "
     '"$@" "$t/"; }; '
@@ -97,32 +106,42 @@ _PUT_TREE = (
     'trap - EXIT; rm -rf "$q"'
 )
 
-# Names are expanded here, unless they exist as they are. One regular file is sent as it is after a
-# line with its size, mode and time; of what has no size to trust (/proc, devices), all is sent.
-# GNU tar exits 1 when a file has changed meanwhile; what it has sent is whole.
+# Names are expanded here, unless they exist as they are; IFS is empty, so that nothing else happens
+# to them. Twice, since a list of all that a pattern gives would be copied for each of them.
+_EACH = 'for f in NAMES; do if [ -e "$f" ]; then set -f; else set +f; fi; for g in $f; do '
+_DONE = "done; done; "
+
+# One regular file is sent as it is after a line with its size, mode and time; of what has no size
+# to trust (/proc, devices), all is sent. What has no size ends in the trailer.
+# GNU tar exits 1 when a file has changed meanwhile, and that is whole; it does so too when a file
+# has become shorter, or is gone, and then what it has sent is not what was there. Its words tell.
 _GET = (
-    "LC_ALL=C; export LC_ALL; IFS=; set -- NAMES; k=$#; "
-    "while [ $k -gt 0 ]; do f=$1; shift; k=$((k-1)); "
-    'if [ -e "$f" ]; then set -- "$@" "$f"; else set -- "$@" $f; fi; done; '
-    'for f in "$@"; do '
-    '[ -e "$f" ] || { ls -Ld "$f" >/dev/null; exit 1; }; '
-    'if [ -f "$f" ]; then exec 3<"$f" || exit; fi; done; exec 3<&-; '
-    'if [ $# -eq 1 ] && [ ! -d "$1" ]; then exec <"$1" || exit; '
-    's=$(stat -Lc "%s %a %Y" "$1" 2>/dev/null || stat -Lf "%z %Lp %m" "$1") || exit; '
-    '[ -s "$1" ] && [ -f "$1" ] || s="- ${s#* }"; '
-    'case $1 in /proc/*|/sys/*) s="- ${s#* }";; esac; '
-    'printf "%sfile %s\\n%s\\0" "HEADER" "$s" "${1##*/}"; exec cat; fi; '
-    "pack() { (cd "
-    '"$c" && exec tar -chf - "$@"); s=$?; '
-    "if [ $s -eq 1 ]; then case $(tar --version 2>/dev/null) in *GNU*) s=0;; esac; fi; "
-    "return $s; }; "
-    'printf "%star\\n" "HEADER"; '
-    'c=; for f in "$@"; do case ${f##*/} in .|..|"") '
-    'f=$(cd "$f" && pwd && echo .) || exit; f=${f%??};; esac; '
-    "p=${f%/*}/; "
-    'if [ "$p" = "$c" ]; then set -- "$@" "./${f##*/}"; '
-    'else [ -z "$c" ] || pack "$@" || exit; c=$p; set -- "./${f##*/}"; fi; done; '
-    'pack "$@"'
+    "LC_ALL=C; export LC_ALL; IFS=; n=0; "
+    + _EACH
+    + 'n=$((n+1)); o=$g; [ -e "$g" ] || { ls -Ld "$g" >/dev/null; exit 1; }; '
+    'if [ -f "$g" ]; then exec 3<"$g" || exit; exec 3<&-; fi; '
+    + _DONE
+    + 'if [ $n -eq 1 ] && [ ! -d "$o" ]; then exec <"$o" || exit; '
+    's=$(stat -Lc "%s %a %Y" "$o" 2>/dev/null || stat -Lf "%z %Lp %m" "$o") || exit; '
+    '[ -s "$o" ] && [ -f "$o" ] || s="- ${s#* }"; '
+    'case $o in /proc/*|/sys/*) s="- ${s#* }";; esac; '
+    'printf "%sfile %s\\n%s\\0" "HEADER" "$s" "${o##*/}"; '
+    'case $s in -*) cat || exit; printf "%s\\n" "TRAILER"; exit;; *) exec cat;; esac; fi; '
+    "exec 3>&1; "
+    "pack() { e=$( (cd "
+    '"$c" && exec tar -chf - "$@") 2>&1 >&3 3>&-); s=$?; '
+    '[ -z "$e" ] || printf "%s\\n" "$e" >&2; '
+    'case $s in 1) [ -z "$e" ] || printf "%s\\n" "$e" | '
+    'grep -qv -e ": file changed as we read it\\$" -e ": socket ignored\\$" || s=0;; '
+    '134|139) echo "tar crashed: a link that leads to a folder it is in does that to some" >&2;; '
+    "esac; return $s; }; "
+    'printf "%star\\n" "HEADER"; c=; k=0; '
+    + _EACH
+    + 'case ${g##*/} in .|..|"") g=$(cd "$g" && pwd && echo .) || exit; g=${g%??};; esac; '
+    "p=${g%/*}/; "
+    'if [ $k -eq 500 ] || [ "$p" != "$c" ]; then '
+    '[ $k -eq 0 ] || pack "$@" || exit; set --; k=0; c=$p; fi; '
+    'set -- "$@" "./${g##*/}"; k=$((k+1)); ' + _DONE + 'pack "$@" || exit; printf "%s\\n" "TRAILER"'
 )
 
 
@@ -163,10 +182,16 @@ def put_tree_command(location: str) -> tuple[str, ...]:
 
 def get_command(names: Sequence[str]) -> tuple[str, ...]:
     """The words that send files to stdout: the header, then bytes or tar archives, one after the
-    other."""
+    other, then the trailer."""
     # Without the slashes at its end a folder has a last part.
-    found = [_home_apart(name.rstrip("/") or name, at) for at, name in enumerate(names, 1)]
-    script = _filled(_GET, NAMES=" ".join(text for text, _ in found), HEADER=HEADER.decode())
+    different = dict.fromkeys(name.rstrip("/") or name for name in names)
+    found = [_home_apart(name, at) for at, name in enumerate(different, 1)]
+    script = _filled(
+        _GET,
+        NAMES=" ".join(text for text, _ in found),
+        HEADER=HEADER.decode(),
+        TRAILER=TRAILER.decode().rstrip(),
+    )
     return ("sh", "-c", script, "sh", *(word for _, word in found))
 
 

@@ -194,6 +194,10 @@ class OpenSshTransport:
     def close_idle(self) -> None:
         """Send away the guards of targets that run nothing. Blocks until they have gone."""
         self.dismiss_guards(idle=True)
+        with self._lock:
+            # Who comes after this look makes a new one.
+            if not self._live:
+                self._folder.close()
 
     def dismiss_guards(self, *, idle: bool) -> None:
         """Send guards away, and block until they have gone.
@@ -212,7 +216,10 @@ class OpenSshTransport:
         self.closed = True
         self.loop.run_sync(self._give_up_queued)
         try:
-            if not self._end_all(self._signal, signal.SIGTERM, configuration["term_timeout"]):
+            patience = float(configuration["term_timeout"])
+            if any(one.guard is not None and one.guard.coming for one in self._running()):
+                patience += _LAST_WAIT  # for the TERM to get there at all
+            if not self._end_all(self._signal, signal.SIGTERM, patience):
                 self._end_all(self._signal, signal.SIGKILL, _LAST_WAIT)
         except KeyboardInterrupt:
             self._end_all(self._signal, signal.SIGKILL, _LAST_WAIT)
@@ -238,7 +245,7 @@ class OpenSshTransport:
             return self._wait_until(lambda: not self._running())
 
         empty = self.loop.run_sync(end_all)
-        return empty is None or empty.wait(float(patience))
+        return empty is None or empty.wait(patience)
 
     def _running(self) -> list[OpenSshChannel]:
         with self._lock:

@@ -28,6 +28,7 @@ GRACE = 120.0
 """Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
 
 _SETTLED = 1.0
+_ENDS_WITHIN = 10.0
 _AGAIN = (0.3, 1.0)
 _YOUNG = 2.0
 _LOOK = 0.2
@@ -269,6 +270,11 @@ class OpenSshChannel:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""
         if self.unfinished and not self.request.detach:
             self._guard_lost = error
+            self._loop.call_later(_ENDS_WITHIN, self._forget_guard_lost)
+
+    def _forget_guard_lost(self) -> None:
+        # Its guard itself was killed on the host, and ends nothing: later failures are its own.
+        self._guard_lost = None
 
     def _look_frozen(self) -> None:
         if not self.unfinished:

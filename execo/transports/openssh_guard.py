@@ -68,6 +68,11 @@ class OpenSshGuard:
         return self._state is _State.COMING
 
     @property
+    def ready(self) -> bool:
+        """True while it takes orders."""
+        return self._state is _State.READY and not self._dismissed
+
+    @property
     def busy(self) -> bool:
         """True while a command of its target runs."""
         return any(user.unfinished for user in list(self.users))

@@ -1,4 +1,7 @@
-"""The words of the ssh command: who and where, the user's options, ours. See ssh(1), ssh_config(5)."""
+"""The words of the ssh command: who and where, the user's options, ours.
+
+Reference: ssh(1), ssh_config(5).
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,10 @@ def abilities(words: Sequence[str]) -> Abilities:
 
     :param words: the ssh command
     """
-    unforks = _takes(words, _PLAIN_SESSION_87)
-    return Abilities(tells=_takes(words, {"LogVerbose": FOLLOW}), unforks=unforks)
+    tell = {"LogVerbose": FOLLOW}
+    if _takes(words, {**_PLAIN_SESSION_87, **tell}):
+        return Abilities(tells=True, unforks=True)
+    return Abilities(tells=_takes(words, tell))
 
 
 def _takes(words: Sequence[str], options: dict[str, str]) -> bool:

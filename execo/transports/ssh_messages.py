@@ -136,7 +136,8 @@ _TABLE: tuple[tuple[str, Reason, str], ...] = (
      Reason.CONNECT, _LOST),
     ((r"Bad configuration option|unknown option|[Uu]nsupported option|[Bb]ad (port|number|owner)|"
      r"[Mm]issing argument|usage: ssh|extra arguments|argument .*required|"
-     r"Can't open user config|Couldn't open logfile|Bad .* specification|invalid characters"), Reason.SPAWN, _OPTIONS),
+     r"Can't open user config|Couldn't open logfile|Bad .* specification|invalid characters"),
+     Reason.SPAWN, _OPTIONS),
 )  # fmt: skip
 _RULES = tuple((re.compile(pattern), reason, hint) for pattern, reason, hint in _TABLE)
 
