@@ -124,7 +124,7 @@ class RealSshd:
             pytest.skip("only root can make the users that this test needs")
         if shutil.which(shell) is None:
             pytest.skip(f"needs {shell}, see tests/install-servers")
-        if (shell, root) not in self._users:
+        if (Path(shell).name, root) not in self._users:
             # The port is in use once on this machine: two test runs never share a user.
             name = f"execo-{self.port}-{Path(shell).name}{'-root' if root else ''}"
             home = self.folder / "home" / name
@@ -133,8 +133,8 @@ class RealSshd:
             kind = ["-o", "-u", "0"] if root else []
             _run("useradd", *kind, "-M", "-N", "-p", "*", "-d", str(home), "-s", shell, name)
             os.chown(home, pwd.getpwnam(name).pw_uid, -1)
-            self._users[shell, root] = name
-        return self._users[shell, root]
+            self._users[Path(shell).name, root] = name
+        return self._users[Path(shell).name, root]
 
     @property
     def keyfile(self) -> Path:

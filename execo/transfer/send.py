@@ -10,6 +10,7 @@ import errno
 import glob
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ __all__ = ["BLOCK", "Package", "expanded"]
 
 BLOCK = 256 * 1024
 """Bytes that are read and sent at a time; what is not larger is read once for all hosts."""
+
+_WRITING = 0.05
+"""Seconds after which a write that has begun shows in the size of the file."""
 
 _END_OF_TAR = b"\0" * 1024
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -65,9 +69,12 @@ class _Item:
             lengths = f"{now.st_size} of {was.st_size} bytes"
             raise OSError(f"{self.path}: it became shorter while it was sent: {lengths}")
         # Also another file to which the system gave the number of the one that was there.
-        times = (now.st_mtime_ns, now.st_ctime_ns) != (was.st_mtime_ns, was.st_ctime_ns)
-        if times and now.st_size == was.st_size:
-            raise OSError(f"{self.path}: it changed while it was sent")
+        if _times(now) != _times(was) and now.st_size == was.st_size:
+            # In the middle of a write that makes it longer, the system has noted the time and not
+            # the size yet.
+            threading.Event().wait(_WRITING)
+            if os.stat(self.path).st_size == was.st_size:
+                raise OSError(f"{self.path}: it changed while it was sent")
 
     def header(self, mode: int) -> bytes:
         """Its entry in a tar archive. GNU's format, which every tar reads."""
@@ -184,6 +191,10 @@ class Package:
                     waiting.append((_Item(entry.path, f"{item.name}/{entry.name}", found), above))
                 else:
                     self._skipped.append(entry.path)
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
