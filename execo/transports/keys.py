@@ -103,7 +103,7 @@ class KeyRing:
             return ()
         if not keys:
             problems.append("the agent holds no key")
-        self._agent = agent
+        self._agent = agent  # kept: its keys sign through it
         return [Identity(_one_at_a_time(key, lock), _agent_name(key)) for key in keys]
 
 
