@@ -18,7 +18,7 @@ from .log import logger
 from .output import new_decoder
 
 if TYPE_CHECKING:
-    from .action import Action
+    from .action_base import Action
     from .process_base import ProcessBase
     from .transports.base import Channel
 

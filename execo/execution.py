@@ -18,7 +18,7 @@ from .process_base import ProcessBase, start_all
 from .transports.base import ENDING_SIGNALS
 
 if TYPE_CHECKING:
-    from .action import Action
+    from .action_base import Action
 
 __all__ = ["Execution"]
 

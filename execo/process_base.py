@@ -29,7 +29,7 @@ from .time_utils import Duration, get_seconds
 from .transports.base import Exec, Sink
 
 if TYPE_CHECKING:
-    from .action import Action
+    from .action_base import Action
 
 __all__ = [
     "ProcessBase",

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from .action import Action, ActionLifecycleHandler
+from .action_base import Action, ActionLifecycleHandler
 from .host import MISSING, Host, Hosts, command_and_hosts, get_hosts_list
-from .process import Process, SshProcess
+from .local_process import Process
 from .process_base import ProcessBase
+from .ssh_process import SshProcess
 from .substitutions import Template, raw
 from .time_utils import Duration
 

@@ -33,10 +33,11 @@ SSH_PARTS = rooms(
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed lifecycle")
-PROCESS = RUN | rooms("process_state process_base process connection transports")
-ACTION = RUN | rooms("process_state process_base process connection execution action")
+PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
+ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
 REMOTE = ACTION | rooms("remote transfer.*")
-SCHEDULERS = REMOTE | rooms("schedulers.*")
+DOORS = REMOTE | rooms("process action")
+SCHEDULERS = DOORS | rooms("schedulers.*")
 PUBLIC = (
     SCHEDULERS - rooms("_core.*") | rooms("execo exception engine.* clustershell.* jobs.*")
 ) | rooms("transports transports.base")
@@ -103,13 +104,16 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "process_state":         RUN,
     "connection":            SEAM,
     "process_base":          PROCESS,
-    "process":               PROCESS,
+    "local_process":         PROCESS,
+    "ssh_process":           PROCESS,
+    "process":               PROCESS,  # a door, as action below
     "execution":             ACTION,
-    "action":                ACTION,
+    "action_base":           ACTION,
+    "action":                REMOTE,
     "remote":                ACTION,
     "transfer.*":            ACTION | rooms("transports"),
-    "execo":                 REMOTE,
-    "schedulers.*":          REMOTE,
+    "execo":                 DOORS,
+    "schedulers.*":          DOORS,
     "engine.*":              SCHEDULERS,
     "clustershell.*":        SCHEDULERS,
     "jobs.*":                SCHEDULERS,
@@ -125,10 +129,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
 MAY_NAME: dict[str, Collection[str]] = {
     "handlers": rooms("process_base"),
     "lifecycle": rooms("process_base asyncio"),
-    "delivery": rooms("process_base action"),
+    "delivery": rooms("process_base action_base"),
     "expect": rooms("process_base"),
-    "process_base": rooms("action"),
-    "execution": rooms("action"),
+    "process_base": rooms("action_base"),
+    "execution": rooms("action_base"),
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
@@ -290,7 +294,8 @@ CASES = [
     ("transports.node", "from . import base", "may not import transports.base"),
     ("process", "from execo import transports", None),
     ("process", "from execo.transports.local import x", "may not import transports.local"),
-    ("action", "from execo.process import Process", None),
+    ("action_base", "from execo.local_process import Process", None),
+    ("action_base", "from execo.action import Remote", "action_base may not import action"),
     ("action", "from execo import transports", "action may not import transports"),
     ("action", "from .transports.local import x", "action may not import transports.local"),
     ("process", "from execo.action import Action", "process may not import action"),

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from execo.action import Action, ActionLifecycleHandler
+from execo.action_base import Action, ActionLifecycleHandler
 from execo.config import make_connection_params
 from execo.host import Host, get_hosts_list
 from execo.process_base import ProcessBase

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 from execo._core.locks import new_lock
 from execo.errors import ProcessError, Reason
 from execo.log import escape_controls
-from execo.process import SshProcess
+from execo.ssh_process import SshProcess
 
 from .request import Transfer, cause
 from .send import Package

@@ -10,7 +10,7 @@ from typing import Any
 
 from execo.connection import connection_to
 from execo.host import Host
-from execo.process import Process
+from execo.local_process import Process
 from execo.transports.base import Exec
 
 from .send import expanded

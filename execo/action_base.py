@@ -1,0 +1,411 @@
+"""What all actions have in common, the actions made of actions, and waiting for several."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Self, TypeVar
+
+from ._core.latch import Latch
+from ._core.pool import current_strand
+from ._core.pool import wait as wait_for
+from ._core.runtime import Runtime, get_runtime
+from .config import configuration
+from .delivery import call_handlers
+from .errors import ProcessesFailed, Reason
+from .execution import Execution
+from .host import Host
+from .process_base import ProcessBase, checked_signal, force_after, wait_released
+from .report import Stats
+from .time_utils import Duration, get_seconds
+
+__all__ = [
+    "Action",
+    "ActionLifecycleHandler",
+    "ParallelActions",
+    "SequentialActions",
+    "filter_bad_hosts",
+    "wait_all_actions",
+    "wait_any_actions",
+    "wait_multiple_actions",
+]
+
+
+class ActionLifecycleHandler:
+    """Is told when an action starts, ends and is reset. Subclass it and pass instances as
+    ``lifecycle_handlers``.
+
+    ``start`` and ``end`` run on a thread of the handler pool; ``wait()`` returns after ``end``.
+    (execo 2.8.2)
+    """
+
+    def start(self, action: Action) -> None:
+        """The action has started."""
+
+    def end(self, action: Action) -> None:
+        """The action has ended."""
+
+    def reset(self, action: Action) -> None:
+        """The action goes back to its initial state. Runs in the thread that calls reset()."""
+
+
+class Action(AbstractContextManager["Action"]):
+    """What all actions have in common.
+
+    As a context manager an action is killed at the end of the block, without waiting for it.
+    (execo 2.8.2, where not said otherwise)
+
+    :param lifecycle_handlers: told of its start and end
+    :param name: for messages and reports; default: its class and number
+    :param default_expect_timeout: seconds to wait for an expected output; None = no limit
+    :param fanout: how many of its children (processes, or actions for an action made of actions)
+      run at a time; None = all at once (new)
+    :raises ValueError: for a fanout below 1
+    """
+
+    _execution: Execution | None = None
+    _parent: Action | None = None
+
+    def __init__(
+        self,
+        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
+        name: str | None = None,
+        default_expect_timeout: Duration | None = None,
+        *,
+        fanout: int | None = None,
+    ) -> None:
+        if fanout is not None and (not isinstance(fanout, int) or fanout < 1):
+            raise ValueError(f"fanout is a number of children, at least 1: not {fanout!r}")
+        self.lifecycle_handlers: list[Any] = list(lifecycle_handlers or ())
+        self.name = name if name is not None else f"{type(self).__name__} 0x{id(self):x}"
+        self.default_expect_timeout = get_seconds(default_expect_timeout)
+        self.fanout = fanout
+
+    # -- what has happened --------------------------------------------------------------------
+
+    @property
+    def processes(self) -> list[ProcessBase]:
+        """All its processes, those of the actions that it is made of too, in order."""
+        raise NotImplementedError
+
+    @property
+    def started(self) -> bool:
+        """True from ``start()`` on."""
+        return self._execution is not None and self._execution.requested
+
+    @property
+    def running(self) -> bool:
+        """Started and not ended."""
+        return self.started and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """True once all its processes have ended."""
+        return self._execution is not None and self._execution.end_latch.fired
+
+    @property
+    def ok(self) -> bool:
+        """True while no process has failed in a way that is not ignored."""
+        return all(process.ok for process in self.processes)
+
+    @property
+    def finished_ok(self) -> bool:
+        """Started, ended and ok."""
+        return self.started and self.ended and self.ok
+
+    @property
+    def failed(self) -> list[ProcessBase]:
+        """Its processes that are not ok (new)."""
+        return [process for process in self.processes if not process.ok]
+
+    def stats(self) -> Stats:
+        """Its statistics as of now, frozen; those of the actions that it is made of beside."""
+        return self._dated(Stats.merge((p.stats() for p in self.processes), name=self.name))
+
+    # -- what can be done ---------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
+        as others end. A second call does nothing."""
+        runtime = get_runtime(configuration["switch_interval"])
+        runtime.run_unbroken(self._begin, runtime)
+        return self
+
+    def wait(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
+        """Block until all its processes have ended and all handlers have returned.
+
+        In a handler it waits for the end only.
+
+        :param timeout: seconds to wait at the most; None = no limit. Look at ``ended`` then
+        :param check: raise :class:`~execo.errors.ProcessesFailed` if some have failed
+        :raises ValueError: if it was not started
+        """
+        execution = self._execution
+        if execution is None:
+            raise ValueError(f"{self!r} was not started: call start() or run()")
+        self._disown(execution)
+        wait_released(self, execution.end_latch, execution.release_latch, get_seconds(timeout))
+        return self.raise_if_failed() if check else self
+
+    def run(self, timeout: Duration | None = None, *, check: bool = False) -> Self:
+        """``start()`` and ``wait(timeout)``."""
+        return self.start().wait(timeout, check=check)
+
+    def kill(
+        self, sig: int = signal.SIGTERM, auto_force_kill_timeout: Duration | bool | None = True
+    ) -> Self:
+        """Send all its running processes a signal, see ``Process.kill()``.
+
+        What had not started yet is given up, if the signal is meant to end processes: it ends
+        as cancelled. Returns when the signals are sent.
+        """
+        number = checked_signal(sig)
+        after = force_after(number, auto_force_kill_timeout)
+        execution = self._execution
+        if execution is not None and not execution.runtime.gone:
+            execution.runtime.loop.run_sync(self._kill_on_loop, number, after)
+        return self
+
+    def reset(self) -> Self:
+        """Back to its initial state, to be started again; kills it and waits if it runs."""
+        if self.running:
+            self.kill()
+        if self.started:
+            self.wait()
+        call_handlers(self, "reset")
+        for child in self._children():
+            child.reset()
+        self._execution = None
+        return self
+
+    def raise_if_failed(self) -> Self:
+        """Raise :class:`~execo.errors.ProcessesFailed` if processes have ended and are not ok."""
+        failed = [process for process in self.failed if process.ended]
+        if failed:
+            raise ProcessesFailed(failed)
+        return self
+
+    # -- for coroutines and blocks ------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """``await action`` waits as ``wait()`` does, without blocking the coroutine's loop.
+
+        :raises ValueError: if it was not started
+        """
+        execution = self._execution
+        if execution is None:
+            raise ValueError(f"{self!r} was not started: call start() before await")
+        self._disown(execution)
+        yield from execution.release_latch.__await__()
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self._state_text()}>"
+
+    # -- for the rest of the house ------------------------------------------------------------
+
+    def _begin(self, runtime: Runtime) -> None:
+        with runtime.lock:
+            if self._execution is not None:
+                return
+            self._execution = execution = Execution(self, runtime)
+        execution.begin()
+
+    def _children(self) -> Sequence[ProcessBase | Action]:
+        return self.processes
+
+    def _state_text(self) -> str:
+        processes = self.processes
+        ended = sum(process.ended for process in processes)
+        failed = sum(not process.ok for process in processes)
+        if not self.started:
+            text = f"not started, {len(processes)} processes"
+        elif not self.ended:
+            text = f"running, {ended} of {len(processes)} processes ended"
+        else:
+            text = f"ended, {len(processes)} processes"
+        return f"{text}, {failed} failed" if failed else text
+
+    def _dated(self, stats: Stats) -> Stats:
+        """``stats`` of an action without processes has the dates of the action itself."""
+        execution = self._execution
+        if stats.num_processes or execution is None:
+            return stats
+        return Stats(
+            name=stats.name,
+            start_date=execution.start_date,
+            end_date=execution.end_date,
+            sub_stats=stats.sub_stats,
+        )
+
+    def _kill_on_loop(self, number: int, after: float | None) -> None:
+        if self._execution is not None:
+            self._execution.kill(number, after)
+
+    def _cancel(self, runtime: Runtime) -> None:
+        """Give it up before its start; on the I/O thread."""
+        if self._execution is None:
+            self._execution = Execution(self, runtime)
+            self._execution.cancel()
+
+    def _disown(self, execution: Execution) -> None:
+        """Where nobody would ever see its end, end it now, as its processes."""
+        if execution.runtime.gone and not execution.end_latch.fired:
+            for process in self.processes:
+                if process._run is not None:
+                    process._run.disown()
+            execution.end_latch.fired = execution.release_latch.fired = True
+
+    def _running_handlers(self) -> str:
+        execution = self._execution
+        strands = [None if execution is None else execution._strand]
+        found = [f"handler {s.running!r}" for s in strands if s is not None and s.running]
+        found += [text for process in self.processes if (text := process._running_handlers())]
+        return ", ".join(found[:3])
+
+    def _admit_failure(self, reason: Reason) -> bool:
+        """Count a failed process; whether it is to be logged on its own. On the I/O thread."""
+        root = self
+        while root._parent is not None and root._parent.running:
+            root = root._parent
+        if root._execution is None or root._execution.end_latch.fired:
+            return True
+        return root._execution.admit_failure(reason)
+
+
+class _ActionGroup(Action):
+    """An action made of actions."""
+
+    def __init__(
+        self, actions: Iterable[Action], *args: Any, hide_subactions: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.actions = list(actions)
+        self.hide_subactions = hide_subactions
+        for action in self.actions:
+            if not isinstance(action, Action):
+                raise TypeError(f"{type(self).__name__} is made of actions, not of {action!r}")
+            action._parent = self
+
+    @property
+    def processes(self) -> list[ProcessBase]:
+        return [process for action in self.actions for process in action.processes]
+
+    def stats(self) -> Stats:
+        parts = [action.stats() for action in self.actions]
+        keep = not self.hide_subactions
+        return self._dated(Stats.merge(parts, name=self.name, keep_parts=keep))
+
+    def _begin(self, runtime: Runtime) -> None:
+        with runtime.lock:
+            if self._execution is not None:
+                return
+            self._execution = execution = Execution(self, runtime)
+        execution.begin()
+
+    def _children(self) -> Sequence[ProcessBase | Action]:
+        return self.actions
+
+
+class ParallelActions(_ActionGroup):
+    """Runs actions at once; with ``fanout``, at most so many of them at a time.
+
+    :param actions: the actions
+    :param hide_subactions: reports show their sum only; also an attribute
+    :param args: and ``kwargs``: see :class:`Action`
+    :raises TypeError: for what is no action
+    """
+
+
+class SequentialActions(_ActionGroup):
+    """Runs actions one after the other, the next one also when one has failed. ``kill()`` ends the
+    one that runs and gives up the rest.
+
+    :param actions: the actions
+    :param hide_subactions: reports show their sum only; also an attribute
+    :param args: and ``kwargs``: see :class:`Action`, without ``fanout``
+    :raises TypeError: for what is no action
+    """
+
+    def __init__(self, actions: Iterable[Action], *args: Any, **kwargs: Any) -> None:
+        super().__init__(actions, *args, fanout=1, **kwargs)
+
+
+T = TypeVar("T", str, Host)
+
+
+def wait_any_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
+    """Block until at least one of the actions has ended.
+
+    :param actions: started actions
+    :param timeout: seconds to wait at the most; None = no limit
+    :returns: those that have ended, in the order given; empty if the timeout came first, or if
+      no actions were given
+    :raises ValueError: if one was not started
+    """
+    return _wait(list(actions), timeout, 1)
+
+
+def wait_all_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
+    """Block until all of the actions have ended.
+
+    :param actions: started actions
+    :param timeout: seconds to wait at the most; None = no limit
+    :returns: those that have ended, in the order given
+    :raises ValueError: if one was not started
+    """
+    actions = list(actions)
+    return _wait(actions, timeout, len(actions))
+
+
+wait_multiple_actions = wait_any_actions
+"""The reference document's name of :func:`wait_any_actions`."""
+
+
+def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[Action]:
+    pending: list[tuple[Action, Latch]] = []
+    for action in actions:
+        execution = action._execution
+        if execution is None:
+            raise ValueError(f"{action!r} was not started: call start() first")
+        action._disown(execution)
+        latch = execution.end_latch if current_strand() is not None else execution.release_latch
+        pending.append((action, latch))
+    done = Latch()
+    # Counted down rather than looked through: a thousand ends are not a million looks. Taking
+    # one from an iterator is atomic; each callback takes one, the last one gets the default.
+    countdown = iter(range(min(enough, len(pending)) - 1))
+
+    def count() -> None:
+        if next(countdown, None) is None:
+            done.fire()
+
+    if pending:
+        for _, latch in pending:
+            latch.add(count)
+        wait_for(done, get_seconds(timeout))
+        for _, latch in pending:
+            latch.discard(count)
+    return [action for action, latch in pending if latch.fired]
+
+
+def filter_bad_hosts(action: Action, hosts: Iterable[T]) -> list[T]:
+    """The hosts on which no process of ``action`` has failed, in the order given.
+
+    :param action: the action
+    :param hosts: names or Hosts; the entries come back as they are
+    """
+    bad = {Host(process.host) for process in action.failed if hasattr(process, "host")}
+    addresses = {host.address for host in bad}
+    return [
+        host
+        for host in hosts
+        if (host not in bad if isinstance(host, Host) else Host(host).address not in addresses)
+    ]
