@@ -17,13 +17,22 @@ from .action import (
     wait_any_actions,
     wait_multiple_actions,
 )
-from .config import configuration, default_connection_params, default_connexion_params
+from .config import (
+    CHAINPUT,
+    SCP,
+    SSH,
+    TAKTUK,
+    configuration,
+    default_connection_params,
+    default_connexion_params,
+)
 from .errors import ActionsFailed, ExecoError, ProcessesFailed, Reason, SubstitutionError
 from .host import Host, get_hosts_list, get_hosts_set
 from .log import logger
 from .process import (
     STDERR,
     STDOUT,
+    ExpectOutputHandler,
     Process,
     ProcessLifecycleHandler,
     ProcessOutputHandler,
@@ -42,17 +51,23 @@ from .time_utils import (
     get_unixts,
     sleep,
 )
-from .transfer import Get, Put
+from .transfer import ChainPut, Get, Put
 
 __version__ = "3.0.0a1"
 
 __all__ = [
+    "CHAINPUT",
+    "SCP",
+    "SSH",
     "STDERR",
     "STDOUT",
+    "TAKTUK",
     "Action",
     "ActionLifecycleHandler",
     "ActionsFailed",
+    "ChainPut",
     "ExecoError",
+    "ExpectOutputHandler",
     "Get",
     "Host",
     "Local",

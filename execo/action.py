@@ -21,11 +21,12 @@ from .action_base import (
     wait_multiple_actions,
 )
 from .remote import Local, Remote
-from .transfer import Get, Put
+from .transfer import ChainPut, Get, Put
 
 __all__ = [
     "Action",
     "ActionLifecycleHandler",
+    "ChainPut",
     "Get",
     "Local",
     "ParallelActions",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from ._core.latch import Latch
 from ._core.pool import current_strand
@@ -15,7 +17,9 @@ from .config import configuration
 from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason
 from .execution import Execution
+from .expect import WINDOW, ExpectOutputHandler, Patterns, search_all
 from .host import Host
+from .output import STDOUT
 from .process_base import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
 from .time_utils import Duration, get_seconds
@@ -166,6 +170,37 @@ class Action(AbstractContextManager["Action"]):
         if execution is not None and not execution.runtime.gone:
             execution.runtime.loop.run_sync(self._kill_on_loop, number, after)
         return self
+
+    def expect(
+        self,
+        regexes: Patterns,
+        timeout: Duration | Literal[False] | None = False,
+        stream: int = STDOUT,
+        backtrack: bool = True,
+        expect_output_handler: ExpectOutputHandler | None = None,
+        *,
+        window: int = WINDOW,
+    ) -> list[tuple[ProcessBase, int | None, re.Match[str] | None]]:
+        """Block until each of its processes has printed something, all at once (execo 2.8.2: one
+        after the other).
+
+        The parameters are those of :meth:`Process.expect() <execo.process.ProcessBase.expect>`;
+        ``timeout`` is for all together. What ``fanout`` holds back is waited for.
+
+        :returns: for each process, in order, the index of the pattern and the match, or None
+        :raises ValueError: if it was not started; see there for the rest
+        """
+        if self._execution is None:
+            raise ValueError(f"{self!r} was not started: call start() before expect()")
+        limit = self.default_expect_timeout if timeout is False else timeout
+        outputs = [(process, stream) for process in self.processes]
+        reader: object = threading.get_ident()
+        if expect_output_handler is not None:
+            for process in self.processes:
+                expect_output_handler.watch(process, stream)
+            reader = expect_output_handler
+        matches = search_all(outputs, reader, regexes, limit, backtrack=backtrack, window=window)
+        return [(outputs[i][0], *match) for i, match in enumerate(matches)]
 
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""

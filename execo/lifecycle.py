@@ -27,11 +27,13 @@ from ._core.latch import Latch
 from ._core.runtime import Runtime
 from .config import configuration
 from .delivery import Delivery
-from .errors import CancelledError, ProcessError, SpawnError
+from .errors import CancelledError, ProcessError, Reason, SpawnError
+from .expect import watch_outputs
 from .feed import Feed
 from .log import logger
 from .outcome import Outcome, State
 from .output import STDERR, STDOUT, Capture
+from .reading import Reading
 from .time_utils import get_seconds
 from .transports.base import ENDING_SIGNALS, Channel
 
@@ -59,6 +61,7 @@ class Run(Outcome):
     _quiet_since = 0.0
     _early_signals: tuple[tuple[int, float | None], ...] = ()
     _sent_signals: frozenset[int] = frozenset()
+    _reading: Reading | None = None
 
     def __init__(self, process: ProcessBase, runtime: Runtime) -> None:
         self.process = process
@@ -73,7 +76,10 @@ class Run(Outcome):
         self._queue_size = int(configuration["handler_queue_size"])
         self._kill_timeout = kill_timeout()
         self._max_output = process.max_output
-        self._folder = os.getcwd() if process.stdout_handlers or process.stderr_handlers else ""
+        self._folder = ""
+        if process.stdout_handlers or process.stderr_handlers:
+            self._folder = os.getcwd()
+            watch_outputs(process)
 
     # -- the sink -----------------------------------------------------------------------------
 
@@ -109,6 +115,8 @@ class Run(Outcome):
             capture = self._new_capture(stream)
         if capture is not None:
             capture.append(data)
+        if self._reading is not None:
+            self._reading.add(stream, data)
         if self._has_handlers(stream):
             self.delivery.output(self.channel, stream, data, eof=False)
 
@@ -207,6 +215,32 @@ class Run(Outcome):
             self._delivery = Delivery(self.process, self.runtime, self._queue_size, self._folder)
         return self._delivery
 
+    # -- for those who expect output ----------------------------------------------------------
+
+    @property
+    def reading(self) -> Reading:
+        """What they have of it; made in the user's thread that first asks for it."""
+        if self._reading is None:
+            with self.runtime.lock:
+                if self._reading is None:
+                    self._reading = Reading(self)
+        return self._reading
+
+    def is_over(self, stream: int) -> bool:
+        """Whether no more output will come."""
+        return self.ended or not (self._stdout_open if stream == STDOUT else self._stderr_open)
+
+    def keeps_all(self, stream: int) -> bool:
+        """Whether its output is kept as a whole."""
+        wanted = (self.process.default_stdout_handler, self.process.default_stderr_handler)
+        return bool(wanted[stream - 1]) and self._max_output is None
+
+    def fail_expect(self, why: str) -> bool:
+        """An expected output did not come; True if nothing else has told of a failure, or will."""
+        first, self.expect_fail = not self.expect_fail, True
+        self.expect_failure = self.expect_failure or why
+        return first and self.ended and self.reason is Reason.EXPECT
+
     # -- the rest -----------------------------------------------------------------------------
 
     def _new_capture(self, stream: int) -> Capture | None:
@@ -229,14 +263,20 @@ class Run(Outcome):
         self.delivery.event("start")
 
     def _close_stream(self, stream: int, error: bool) -> None:
-        if stream == STDOUT:
-            self._stdout_open, capture = False, self.stdout
-            self.stdout_ioerror = self.stdout_ioerror or error
-        else:
-            self._stderr_open, capture = False, self.stderr
-            self.stderr_ioerror = self.stderr_ioerror or error
+        capture = self.stdout if stream == STDOUT else self.stderr
+        # First: who sees that the stream is closed reads the very last character.
         if capture is not None:
             capture.finish()
+        if self._reading is not None:
+            self._reading.finish(stream)
+        if stream == STDOUT:
+            self._stdout_open = False
+            self.stdout_ioerror = self.stdout_ioerror or error
+        else:
+            self._stderr_open = False
+            self.stderr_ioerror = self.stderr_ioerror or error
+        if self._reading is not None:
+            self._reading.tell()
         if self._has_handlers(stream):
             self.delivery.output(None, stream, b"", eof=True, error=error)
 
@@ -287,6 +327,8 @@ class Run(Outcome):
                 self._close_stream(stream, False)
         self.end_date = time.time()
         self.state = State.ENDED
+        if self._reading is not None:
+            self._reading.tell()
         if self.channel is not None:
             if not started:
                 self.channel.abort()

@@ -41,6 +41,8 @@ class Outcome:
     forced_kill = False
     write_error = False
     expect_fail = False
+    expect_failure = ""
+    """What it did not print, in words."""
     waited = False
     """It waited long for a slot to start in."""
     drained = True

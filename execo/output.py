@@ -10,13 +10,18 @@ import codecs
 
 from ._core.locks import new_lock
 
-__all__ = ["STDERR", "STDOUT", "Capture", "new_decoder"]
+__all__ = ["START", "STDERR", "STDOUT", "Capture", "Place", "new_decoder"]
 
 STDOUT = 1
 """The number of the standard output, in handlers and elsewhere."""
 
 STDERR = 2
 """The number of the standard error output."""
+
+Place = tuple[int, int]
+"""A place in an output: the bytes and the characters before it."""
+
+START: Place = (0, 0)
 
 # One lock for all captures: it is held while a text is put together, which the user's thread does.
 _lock = new_lock()
@@ -35,12 +40,15 @@ class Capture:
     :param limit: bytes that are kept, the first ones; None = all. The rest is counted.
     """
 
-    __slots__ = ("_finished", "_limit", "_new", "_size", "_text", "dropped")
+    __slots__ = ("_decoded", "_finished", "_limit", "_new", "_text", "dropped", "size")
+    first = 0
+    """The first byte that is kept."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._size = 0
+        self.size = 0
         self.dropped = 0
+        self._decoded = 0  # bytes of it that are in the text
         # What is not decoded yet. One array, not a list of blocks: a large one grows by moving
         # its pages, so that each byte costs one page of fresh memory here and one in the text.
         # Appending, decoding and deleting are single steps under the interpreter's lock.
@@ -50,12 +58,12 @@ class Capture:
 
     def append(self, data: bytes) -> None:
         """Keep ``data``, as far as the limit allows."""
-        if self._limit is not None and self._size + len(data) > self._limit:
-            room = self._limit - self._size
+        if self._limit is not None and self.size + len(data) > self._limit:
+            room = self._limit - self.size
             self.dropped += len(data) - room
             data = data[:room]
         if data:
-            self._size += len(data)
+            self.size += len(data)
             self._new += data
 
     def finish(self) -> None:
@@ -70,6 +78,7 @@ class Capture:
                 # An incremental decoder would copy all of it first, into more fresh memory.
                 text, used = codecs.utf_8_decode(self._new, "surrogateescape", self._finished)
                 del self._new[:used]
+                self._decoded += used
                 self._text = self._text + text if self._text else text
         return self._text
 
@@ -79,3 +88,24 @@ class Capture:
         with _lock:
             # Decoding with surrogateescape loses nothing, so the bytes need not be kept beside it.
             return self._text.encode("utf-8", "surrogateescape") + self._new
+
+    @property
+    def end(self) -> Place:
+        """The place after all of it so far."""
+        text = self.text
+        return self._decoded, len(text)
+
+    def read(self, place: Place, most: int) -> tuple[str, Place]:
+        """What comes after ``place``, at most ``most`` bytes or characters of it; and the place
+        after that. For those who read piece by piece: it costs what it gives."""
+        size, length = place
+        with _lock:
+            if length < len(self._text):
+                text = self._text[length : length + most]
+                used = len(text if text.isascii() else text.encode("utf-8", "surrogateescape"))
+            else:
+                begin = size - self._decoded
+                piece = self._new[begin : begin + most]
+                whole = self._finished and begin + len(piece) == len(self._new)
+                text, used = codecs.utf_8_decode(piece, "surrogateescape", whole)
+        return text, (size + used, length + len(text))

@@ -9,6 +9,7 @@ This module is the door to all kinds of processes and their handlers; it holds n
 
 from __future__ import annotations
 
+from .expect import ExpectOutputHandler
 from .handlers import ProcessLifecycleHandler, ProcessOutputHandler
 from .local_process import Process
 from .output import STDERR, STDOUT
@@ -19,6 +20,7 @@ from .ssh_process import SshProcess
 __all__ = [
     "STDERR",
     "STDOUT",
+    "ExpectOutputHandler",
     "Process",
     "ProcessArgs",
     "ProcessBase",

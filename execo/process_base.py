@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from . import transports
 from ._core.latch import Latch
@@ -20,6 +20,7 @@ from ._core.runtime import Runtime, get_runtime
 from .config import configuration
 from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason, SpawnError
+from .expect import WINDOW, ExpectOutputHandler, Match, Patterns, search_all
 from .handlers import ProcessOutputHandler
 from .lifecycle import Run, kill_timeout
 from .log import logger, style
@@ -60,6 +61,8 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     _events: dict[str, Any] | None = None
     _action: Action | None = None
     _early_input: tuple[str | bytes | None, ...] = ()
+    _early_watchers: tuple[Callable[[], object], ...] = ()
+    _early_expect_failure = ""
 
     # -- what can be done ---------------------------------------------------------------------
 
@@ -139,6 +142,51 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         self._run.runtime.loop.call_soon(self._run.feed.end)
         return self
 
+    def expect(
+        self,
+        regexes: Patterns,
+        timeout: Duration | Literal[False] | None = False,
+        stream: int = STDOUT,
+        backtrack: bool = True,
+        expect_output_handler: ExpectOutputHandler | None = None,
+        *,
+        window: int = WINDOW,
+    ) -> Match:
+        r"""Block until it has printed something, and go on from there at the next call.
+
+        Of several matches the first in the output counts. A match may be spread over several
+        pieces of output; what it is made of is within ``window``. ``$`` and a greedy end match
+        what has come so far: ``\n`` says that the line is complete.
+
+        Each thread has its own place in the output: the end of its last match. Where the output
+        is not kept (``default_stdout_handler=False``, ``max_output``), searching begins with the
+        first call, and the last 1 MiB is kept for it.
+
+        :param regexes: a regular expression, or a list of them: texts (``re.MULTILINE``) or
+          compiled ones
+        :param timeout: seconds to wait at the most; 0 = look only; None = no limit; False =
+          ``default_expect_timeout``
+        :param stream: STDOUT or STDERR
+        :param backtrack: False: what was printed before this call does not count
+        :param expect_output_handler: use the place of this handler instead of the thread's
+        :param window: characters before new output in which a match may begin (new)
+        :returns: the index of the pattern and the match; None and None if the time, the output or
+          the process has ended first: that sets ``expect_fail``
+        :raises re.error: for what is no regular expression
+        :raises TypeError: for what is no pattern
+        :raises ValueError: if it was not started; for no patterns, a wrong stream or window
+        """
+        if self._run is None:
+            raise ValueError(f"{self!r} was not started: call start() before expect()")
+        limit = self.default_expect_timeout if timeout is False else timeout
+        reader: object = threading.get_ident()
+        if expect_output_handler is not None:
+            expect_output_handler.watch(self, stream)
+            reader = expect_output_handler
+        return search_all(
+            [(self, stream)], reader, regexes, limit, backtrack=backtrack, window=window
+        )[0]
+
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""
         if self.running:
@@ -152,6 +200,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
                 handler.reset(self)
         self._run = None
         self._early_input = ()
+        self._early_expect_failure = ""
         for event in (self._events or {}).values():
             if isinstance(event, threading.Event):
                 event.clear()
@@ -256,6 +305,32 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
             else:
                 self.write(data)
 
+    def _run_or_tell(self, tell: Callable[[], object]) -> Run | None:
+        """Its run; or None, and ``tell`` is called when it has one."""
+        with _starting:
+            if self._run is None:
+                self._early_watchers += (tell,)
+        if self._run is not None:
+            self._run.disown()
+        return self._run
+
+    def _tell_early_watchers(self, run: Run) -> None:
+        with _starting:
+            watchers, self._early_watchers = self._early_watchers, ()
+            run.expect_failure = self._early_expect_failure
+            run.expect_fail = bool(run.expect_failure)
+        for tell in watchers:
+            tell()
+
+    def _expect_failed(self, why: str) -> bool:
+        """Note that an expected output did not come; True if that is to be logged now."""
+        with _starting:
+            run = self._run
+            if run is None:
+                self._early_expect_failure = why
+                return False
+        return bool(run.runtime.loop.run_sync(run.fail_expect, why)) and not self.nolog_expect_fail
+
     def _kill(self, number: int, after: float | None) -> None:
         run = self._run
         if run is not None and not run.ended and not run.runtime.gone:
@@ -270,6 +345,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         if self._run is None:
             self._run = Run(self, runtime)
             self._run.cancel()
+            self._tell_early_watchers(self._run)
 
     def _sink_failed(self, stream: int) -> None:
         if self._run is not None:
@@ -324,6 +400,7 @@ def start_all(processes: Sequence[ProcessBase]) -> None:
                 continue
             run = process._run = Run(process, runtime)
         runs.append(run)
+        process._tell_early_watchers(run)
         if process._early_input:
             process._give_early_input()
         try:

@@ -415,7 +415,7 @@ def _explain(process: ProcessState) -> str:
     elif run.exit_code:
         parts.append(_signal_text(process) if run.exit_code < 0 else f"exited {run.exit_code}")
     if run.expect_fail:
-        parts.append("an expected output did not come")
+        parts.append(run.expect_failure)
     if run.write_error:
         parts.append("its stdin was closed before all input was written")
     return "; ".join(parts)

@@ -32,7 +32,7 @@ SSH_PARTS = rooms(
     " transports.remote_shell transports.guard transports.channel"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
-RUN = HANDLERS | SEAM | rooms("outcome delivery feed lifecycle")
+RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading lifecycle")
 PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
 ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
 REMOTE = ACTION | rooms("remote transfer.*")
@@ -79,7 +79,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.ssh_connection": SEAM | SSH_PARTS,
     "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
     "transports.ssh_exec":   SEAM | SSH_PARTS,
-    "transports.inprocess":  SEAM | rooms("transports.pool transports.ssh_exec"),
+    "transports.ssh_lease":  SEAM | SSH_PARTS,
+    "transports.inprocess":  SEAM | rooms(
+        "transports.pool transports.ssh_exec transports.ssh_lease"
+    ),
     "transports.ssh_messages": SEAM,
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
@@ -101,6 +104,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "delivery":              RUN,
     "feed":                  RUN,
     "lifecycle":             RUN,
+    "reading":               RUN,
     "process_state":         RUN,
     "connection":            SEAM,
     "process_base":          PROCESS,
@@ -112,6 +116,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "action":                REMOTE,
     "remote":                ACTION,
     "transfer.*":            ACTION | rooms("transports"),
+    "forwarding.*":          SEAM | rooms("transports"),
+    "ports":                 CORE,
+    "port_forwarder":        PROCESS | rooms("ssh_process forwarding.* ports"),
     "execo":                 DOORS,
     "schedulers.*":          DOORS,
     "engine.*":              SCHEDULERS,
@@ -128,9 +135,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
 # is imported at run time.
 MAY_NAME: dict[str, Collection[str]] = {
     "handlers": rooms("process_base"),
+    "reading": rooms("lifecycle"),
     "lifecycle": rooms("process_base asyncio"),
     "delivery": rooms("process_base action_base"),
-    "expect": rooms("process_base"),
+    "expect": rooms("process_base reading"),
     "process_base": rooms("action_base"),
     "execution": rooms("action_base"),
     "transports.local_channel": rooms("transports.local"),
@@ -140,6 +148,8 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
+    "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),
+    "forwarding.*": rooms("asyncio"),
 }
 
 # Who may import what is not ours. In parentheses: inside a function, when it is first needed.

@@ -12,6 +12,12 @@ import execo
 
 # name: the room it lives in. Scripts may import it from there as well as from ``execo``.
 PUBLIC = {
+    "CHAINPUT": "config",
+    "ChainPut": "transfer",
+    "ExpectOutputHandler": "process",
+    "SCP": "config",
+    "SSH": "config",
+    "TAKTUK": "config",
     "Action": "action",
     "ActionLifecycleHandler": "action",
     "ActionsFailed": "errors",

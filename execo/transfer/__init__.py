@@ -1,7 +1,8 @@
-"""Files to and from hosts: :class:`Put` and :class:`Get`."""
+"""Files to and from hosts: :class:`Put`, :class:`Get` and :class:`ChainPut`."""
 
 from __future__ import annotations
 
 from .actions import Get, Put
+from .chain import ChainPut
 
-__all__ = ["Get", "Put"]
+__all__ = ["ChainPut", "Get", "Put"]
