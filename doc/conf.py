@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -29,7 +29,10 @@ extensions = [
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(paramiko|ClusterShell)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(paramiko|ClusterShell)\..*"),
+    ("py:class", r"re\.(Pattern|Match)"),  # classes without an entry in Python's index
+]
 
 html_theme = "furo"
 html_title = f"execo {release}"
@@ -67,9 +70,9 @@ def _has_no_page(_app: Any, _env: Any, node: Any, text: Any) -> Any:
     misspelled name still fails."""
     target = node["reftarget"]
     module, _, name = target.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
+    found = getattr(sys.modules.get(module or node.get("py:module", "")), name, None)
     private = found is not None and "._" in target
-    return text if private or isinstance(found, TypeVar) else None
+    return text if private or isinstance(found, TypeVar | ParamSpec) else None
 
 
 def setup(app: Any) -> None:

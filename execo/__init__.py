@@ -7,12 +7,25 @@ The daily names; everything else is in the rooms: :mod:`execo.process`, :mod:`ex
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from .action import (
     Action,
     ActionLifecycleHandler,
+    ChainPut,
+    Get,
+    Local,
     ParallelActions,
+    Put,
+    Remote,
+    RemoteSerial,
     SequentialActions,
+    TaktukRemote,
+    default_action_factory,
     filter_bad_hosts,
+    get_fileget,
+    get_fileput,
+    get_remote,
     wait_all_actions,
     wait_any_actions,
     wait_multiple_actions,
@@ -33,12 +46,17 @@ from .process import (
     STDERR,
     STDOUT,
     ExpectOutputHandler,
+    PortForwarder,
     Process,
+    ProcessBase,
     ProcessLifecycleHandler,
     ProcessOutputHandler,
+    Serial,
+    SerialSsh,
     SshProcess,
+    TaktukProcess,
+    get_process,
 )
-from .remote import Local, Remote
 from .report import Report
 from .substitutions import raw, remote_substitute
 from .time_utils import (
@@ -51,7 +69,6 @@ from .time_utils import (
     get_unixts,
     sleep,
 )
-from .transfer import ChainPut, Get, Put
 
 __version__ = "3.0.0a1"
 
@@ -72,20 +89,28 @@ __all__ = [
     "Host",
     "Local",
     "ParallelActions",
+    "PortForwarder",
     "Process",
+    "ProcessBase",
     "ProcessLifecycleHandler",
     "ProcessOutputHandler",
     "ProcessesFailed",
     "Put",
     "Reason",
     "Remote",
+    "RemoteSerial",
     "Report",
     "SequentialActions",
+    "Serial",
+    "SerialSsh",
     "SshProcess",
     "SubstitutionError",
+    "TaktukProcess",
+    "TaktukRemote",
     "Timer",
     "__version__",
     "configuration",
+    "default_action_factory",
     "default_connection_params",
     "default_connexion_params",
     "filter_bad_hosts",
@@ -93,8 +118,12 @@ __all__ = [
     "format_duration",
     "format_seconds",
     "format_unixts",
+    "get_fileget",
+    "get_fileput",
     "get_hosts_list",
     "get_hosts_set",
+    "get_process",
+    "get_remote",
     "get_seconds",
     "get_unixts",
     "logger",
@@ -105,3 +134,14 @@ __all__ = [
     "wait_any_actions",
     "wait_multiple_actions",
 ]
+
+_ROOMS = frozenset({"conductor", "exception", "ssh_utils", "utils"})
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Rooms that nothing here loads: ``import execo; execo.utils.do_once(...)``."""
+    if name in _ROOMS:
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

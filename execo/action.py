@@ -20,11 +20,20 @@ from .action_base import (
     wait_any_actions,
     wait_multiple_actions,
 )
-from .remote import Local, Remote
+from .factory import (
+    ActionFactory,
+    default_action_factory,
+    get_fileget,
+    get_fileput,
+    get_remote,
+)
+from .remote import Local, Remote, RemoteSerial
+from .taktuk import TaktukRemote
 from .transfer import ChainPut, Get, Put
 
 __all__ = [
     "Action",
+    "ActionFactory",
     "ActionLifecycleHandler",
     "ChainPut",
     "Get",
@@ -32,8 +41,14 @@ __all__ = [
     "ParallelActions",
     "Put",
     "Remote",
+    "RemoteSerial",
     "SequentialActions",
+    "TaktukRemote",
+    "default_action_factory",
     "filter_bad_hosts",
+    "get_fileget",
+    "get_fileput",
+    "get_remote",
     "wait_all_actions",
     "wait_any_actions",
     "wait_multiple_actions",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Self, TypeVar
@@ -18,6 +17,7 @@ from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason
 from .execution import Execution
 from .expect import WINDOW, ExpectOutputHandler, Patterns, search_all
+from .handlers import check_lifecycle_handlers
 from .host import Host
 from .output import STDOUT
 from .process_base import ProcessBase, checked_signal, force_after, wait_released
@@ -81,7 +81,7 @@ class Action(AbstractContextManager["Action"]):
     ) -> None:
         if fanout is not None and (not isinstance(fanout, int) or fanout < 1):
             raise ValueError(f"fanout is a number of children, at least 1: not {fanout!r}")
-        self.lifecycle_handlers: list[Any] = list(lifecycle_handlers or ())
+        self.lifecycle_handlers: list[Any] = check_lifecycle_handlers(lifecycle_handlers)
         self.name = name if name is not None else f"{type(self).__name__} 0x{id(self):x}"
         self.default_expect_timeout = get_seconds(default_expect_timeout)
         self.fanout = fanout
@@ -194,12 +194,9 @@ class Action(AbstractContextManager["Action"]):
             raise ValueError(f"{self!r} was not started: call start() before expect()")
         limit = self.default_expect_timeout if timeout is False else timeout
         outputs = [(process, stream) for process in self.processes]
-        reader: object = threading.get_ident()
-        if expect_output_handler is not None:
-            for process in self.processes:
-                expect_output_handler.watch(process, stream)
-            reader = expect_output_handler
-        matches = search_all(outputs, reader, regexes, limit, backtrack=backtrack, window=window)
+        matches = search_all(
+            outputs, expect_output_handler, regexes, limit, backtrack=backtrack, window=window
+        )
         return [(outputs[i][0], *match) for i, match in enumerate(matches)]
 
     def reset(self) -> Self:

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ._user_file import (
@@ -62,6 +62,7 @@ __all__ = [
     "configuration",
     "default_connection_params",
     "default_connexion_params",
+    "given_params",
     "load_configuration",
     "make_connection_params",
     "make_connexion_params",
@@ -178,7 +179,8 @@ default_connection_params: dict[str, Any] = {
     "port": None,
     # How hosts are reached: "paramiko" (inside this process, connections are kept and shared),
     # "openssh" (the ssh command), or "auto": paramiko, and openssh where ssh, scp, the options
-    # below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto".
+    # below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto". "taktuk" (one taktuk
+    # command for all hosts of an action) is what TaktukRemote sets.
     "transport": "auto",
     # What to do with host keys: "off" (accept any, record none: for testbeds that are redeployed;
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse
@@ -377,6 +379,9 @@ def make_connection_params(
         (execo 3: a mistyped key was silently without effect)
     :raises ValueError: for a value that cannot be right
     """
+    for given in (connection_params, default_params):
+        if not isinstance(given, (Mapping, type(None))):
+            raise TypeError(f"connection parameters are a dict, not {given!r}")
     if default_params is None:
         default_params = default_connection_params
     params = {**_BUILTIN_CONNECTION_PARAMS, **default_params, **(connection_params or {})}
@@ -393,6 +398,18 @@ def make_connection_params(
     return params
 
 
+def given_params(
+    connection_params: Mapping[str, Any] | None, connexion_params: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The one of two spellings of an argument that was given.
+
+    :raises TypeError: if both were
+    """
+    if connection_params is not None and connexion_params is not None:
+        raise TypeError("connection_params and connexion_params are the same: give one of them")
+    return connexion_params if connection_params is None else connection_params
+
+
 #: The same as :func:`make_connection_params`.
 make_connexion_params = make_connection_params
 
@@ -400,13 +417,19 @@ make_connexion_params = make_connection_params
 # -- the user's file ---------------------------------------------------------------------------
 
 
-def load_configuration(filename: str | os.PathLike[str] | None = None) -> bool:
+def load_configuration(
+    filename: str | os.PathLike[str] | None = None,
+    dicts_confs: Iterable[tuple[dict[str, Any], str]] | None = None,
+) -> bool:
     """Run a configuration file and put what it gives into the two dicts. Blocks while it runs.
 
     Called without a file name when this module is imported. To run the file again, or another
     one, call it again; values set before stay unless the file gives them.
 
     :param filename: the file; None for ``~/.execo.conf.py``, which may be missing
+    :param dicts_confs: dicts of the script's own, each with the name that it has in the file: these
+        are updated instead of the two, whatever they hold, and the file may be missing (execo
+        2.8.2)
     :returns: True if a file was run, False if there is none or it was not trusted
     :raises ConfigError: if the file cannot be read, has an error, or gives a value that cannot be
         right; ``filename`` and ``lineno`` say where, ``__cause__`` is the error itself
@@ -417,12 +440,22 @@ def load_configuration(filename: str | os.PathLike[str] | None = None) -> bool:
     try:
         source = read_trusted(path)
     except FileNotFoundError as exc:
-        if filename is None:
+        if filename is None or dicts_confs is not None:
             return False
         raise ConfigError("there is no such file", filename=path) from exc
     if source is None:
         return False
     namespace = run_file(source, path)
+    if dicts_confs is not None:
+        for target, name in dicts_confs:
+            given = namespace.get(name, {})
+            if not isinstance(given, Mapping):
+                line = line_with(name, source, path)
+                raise ConfigError(
+                    f"{name} must be a dict, got {given!r}", filename=path, lineno=line
+                )
+            target.update(given)
+        return True
     for target, names, rules in (
         (configuration, ("configuration",), _CONFIGURATION_RULES),
         (

@@ -30,15 +30,17 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
     """The name of the transport that reaches ``host``, and where it has to connect.
 
     The host's own user, keyfile and port come first, then those of ``params``, then what
-    ``ssh_options`` say.
+    ``ssh_options`` say. For the transport ``taktuk`` its connector takes the place of ssh.
 
     :param host: the host
     :param params: complete connection parameters, see
       :func:`~execo.config.make_connection_params`
     """
-    options = tuple(params["ssh_options"])
-    translated = _translate(options) if options else {}
     transport = params["transport"]
+    command, options = params["ssh"], tuple(params["ssh_options"])
+    if transport == "taktuk":
+        command, options = params["taktuk_connector"], tuple(params["taktuk_connector_options"])
+    translated = _translate(options) if options and transport != "taktuk" else {}
     if transport == "auto":
         transport = "paramiko"
         if params["ssh"] is not None or translated is None:
@@ -66,12 +68,24 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
             known_hosts=said.get("known_hosts", ()),
             connect_timeout=None if timeout is None else float(timeout),
             guard=params["guard"],
-            ssh=tuple(shlex.split(params["ssh"] or "ssh")),
-            ssh_options=options if transport == "openssh" else (),
+            ssh=tuple(shlex.split(command or "ssh")),
+            ssh_options=options if transport in ("openssh", "taktuk") else (),
+            taktuk=_taktuk_words(params) if transport == "taktuk" else (),
         ),
         name=host.address,
     )
     return transport, target
+
+
+def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The taktuk command with the user's options.
+
+    :raises ValueError: if it is empty
+    """
+    words = shlex.split(params["taktuk"])
+    if not words:
+        raise ValueError("taktuk is empty: name the taktuk command")
+    return (*words, *params["taktuk_options"])
 
 
 def _local_user(transport: str) -> str | None:

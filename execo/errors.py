@@ -93,7 +93,7 @@ class SubstitutionError(ExecoError, ValueError):
     :param position: where the pattern starts in ``text`` (characters, from 0)
     """
 
-    def __init__(self, message: str, *, text: str, position: int) -> None:
+    def __init__(self, message: str, *, text: str = "", position: int = 0) -> None:
         super().__init__(message)
         self.text = text
         self.position = position
@@ -165,6 +165,10 @@ class ProcessesFailed(ExecoError):
         self.processes = list(processes)
         super().__init__(_listing("process(es)", self.processes))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Into another Python goes what they were: they belong to this one.
+        return _told, (type(self), str(self), {"processes": list(map(repr, self.processes))})
+
 
 class ActionsFailed(ExecoError):
     """Some actions failed; for scripts to raise.
@@ -175,3 +179,12 @@ class ActionsFailed(ExecoError):
     def __init__(self, actions: Iterable[Any]) -> None:
         self.actions = list(actions)
         super().__init__(_listing("action(s)", self.actions))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _told, (type(self), str(self), {"actions": list(map(repr, self.actions))})
+
+
+def _told(kind: type[ExecoError], message: str, facts: dict[str, Any]) -> ExecoError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(facts)
+    return error

@@ -42,7 +42,7 @@ class Execution:
         self._unwatched = Counter(map(id, self._children))  # one may be there twice
         self._waiting: deque[ProcessBase | Action] = deque()
         self._to_end = len(self._children)
-        self._to_release = len(self._children) + 1  # one more for the action's own handlers
+        self._to_release = len(self._children) + 1  # one more for its own end
         # Read in the user's thread: what was set to nonsense is an error of start().
         self._fanout = len(self._children) if action.fanout is None else int(action.fanout)
         self._most_logs = int(configuration["max_failure_logs"])
@@ -122,16 +122,18 @@ class Execution:
         self.end_latch.fire()
         if self._failures.total() > self._most_logs:
             self._on_strand(self._log_summary)
-        self._call_handlers("end")
-        if self._strand is not None:
-            self._strand.submit(self.runtime.loop.call_soon, self._released_one)
-        else:
-            self.runtime.loop.call_soon(self._released_one)
+        self.runtime.loop.call_soon(self._released_one)
 
     def _released_one(self) -> None:
+        """A child is released, or the action has ended."""
         self._to_release -= 1
         if self._to_release == 0:
-            self.release_latch.fire()
+            # After the handlers of all children: the action's sums up what these have collected.
+            self._call_handlers("end")
+            if self._strand is not None:
+                self._strand.submit(self.release_latch.fire)
+            else:
+                self.release_latch.fire()
 
     def _call_handlers(self, name: str) -> None:
         if self.action.lifecycle_handlers and self.requested:

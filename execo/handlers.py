@@ -26,7 +26,9 @@ __all__ = [
     "OutputHandler",
     "ProcessLifecycleHandler",
     "ProcessOutputHandler",
+    "check_lifecycle_handlers",
     "check_output_handlers",
+    "handle_process_output",
     "make_outlet",
 ]
 
@@ -130,11 +132,15 @@ def check_output_handlers(entries: Iterable[OutputHandler] | None) -> list[Outpu
     """
     if entries is None:
         return []
-    if isinstance(entries, (str, os.PathLike, ProcessOutputHandler)) or hasattr(entries, "write"):
+    # A file can be iterated over, too: its lines would be taken for names.
+    alone = isinstance(entries, str) or hasattr(entries, "write") or hasattr(entries, "read")
+    if alone or not isinstance(entries, Iterable):
         raise TypeError(f"output handlers are given as a list, not as {entries!r} alone")
     checked = list(entries)
     for entry in checked:
-        if not (
+        _refuse_class(entry)
+        # True and False are ints: `stdout_handlers=[True]` would write to our own stdout.
+        if isinstance(entry, bool) or not (
             entry is None
             or isinstance(entry, (ProcessOutputHandler, int, str, os.PathLike))
             or hasattr(entry, "write")
@@ -145,6 +151,28 @@ def check_output_handlers(entries: Iterable[OutputHandler] | None) -> list[Outpu
                 "(int), the name of a file, or an object with write()"
             )
     return checked
+
+
+def check_lifecycle_handlers(
+    entries: Iterable[Any] | None,
+) -> list[Any]:
+    """The handlers as a new list.
+
+    :raises TypeError: for one handler without a list around it, or a class
+    """
+    if entries is None:
+        return []
+    if not isinstance(entries, Iterable):
+        raise TypeError(f"lifecycle handlers are given as a list, not as {entries!r} alone")
+    checked = list(entries)
+    for entry in checked:
+        _refuse_class(entry)
+    return checked
+
+
+def _refuse_class(entry: object) -> None:
+    if isinstance(entry, type):
+        raise TypeError(f"{entry.__name__} is a class: give an instance of it as the handler")
 
 
 class _LineSplitter:
@@ -209,6 +237,35 @@ def make_outlet(entry: object, folder: str) -> Outlet:
     return _handler_outlet(entry)
 
 
+def handle_process_output(
+    process: ProcessBase, stream: int, handler: object, string: str, eof: bool, error: bool
+) -> None:
+    """Give a piece of output to one output handler, for scripts that pass output on. (execo 2.8.2)
+
+    In the caller's thread; blocks as long as the handler does. What it raises is the caller's.
+
+    :param process: where the output comes from
+    :param stream: STDOUT or STDERR
+    :param handler: an entry of a list of output handlers; the name of a file is one to append to,
+      closed after each call
+    :param string: the text
+    :param eof: True at the end of the stream
+    :param error: True if the stream ended by an error
+    :raises TypeError: for what is no output handler
+    :raises OSError: if a file cannot be written
+    """
+    for entry in check_output_handlers([handler]):  # type: ignore[list-item]
+        if entry is None:
+            return
+        outlet = make_outlet(entry, os.getcwd())
+        try:
+            data = string.encode("utf-8", "surrogateescape")
+            outlet(process, stream, data, string, eof, error)
+        finally:
+            if isinstance(outlet, FileOutlet):
+                outlet.close()
+
+
 def _handler_outlet(handler: Any) -> Outlet:
     def deliver(
         process: ProcessBase, stream: int, data: bytes, text: str, eof: bool, error: bool
@@ -250,9 +307,10 @@ class _ObjectOutlet:
             try:
                 self._entry.write(text)
             except UnicodeEncodeError:
-                # What was no UTF-8, or has no place in the encoding of a strict file.
+                # What was no UTF-8 is shown as \xff, what has no place in the encoding as \u20ac.
                 encoding = getattr(self._entry, "encoding", None) or "utf-8"
-                self._entry.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                self._entry.write(whole.encode(encoding, "backslashreplace").decode(encoding))
         flush = getattr(self._entry, "flush", None)
         if flush is not None:
             flush()

@@ -30,7 +30,7 @@ class Host:
 
     Source: the reference document; ``False`` and the copy are execo 2.8.2's. Our decisions: a port
     outside 1..65535 is refused (2.8.2 takes 0 as "not given"), an empty user or keyfile is None,
-    ``str()`` gives the address.
+    ``str()`` and ``f"{host:20}"`` give the address.
 
     :param address: host name, alias of ssh_config or IP address; or a Host, which is copied
     :param user: remote user, None for the one of the connexion parameters; False, the default, for
@@ -130,6 +130,9 @@ class Host:
 
     def __str__(self) -> str:
         return self._address
+
+    def __format__(self, spec: str) -> str:
+        return format(self._address, spec)
 
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()

@@ -27,7 +27,7 @@ from ._core.latch import Latch
 from ._core.runtime import Runtime
 from .config import configuration
 from .delivery import Delivery
-from .errors import CancelledError, ProcessError, Reason, SpawnError
+from .errors import CancelledError, ProcessError, SpawnError
 from .expect import watch_outputs
 from .feed import Feed
 from .log import logger
@@ -62,6 +62,7 @@ class Run(Outcome):
     _early_signals: tuple[tuple[int, float | None], ...] = ()
     _sent_signals: frozenset[int] = frozenset()
     _reading: Reading | None = None
+    _logged = False
 
     def __init__(self, process: ProcessBase, runtime: Runtime) -> None:
         self.process = process
@@ -236,10 +237,10 @@ class Run(Outcome):
         return bool(wanted[stream - 1]) and self._max_output is None
 
     def fail_expect(self, why: str) -> bool:
-        """An expected output did not come; True if nothing else has told of a failure, or will."""
+        """An expected output did not come; True if its end did not log a failure, nor will."""
         first, self.expect_fail = not self.expect_fail, True
         self.expect_failure = self.expect_failure or why
-        return first and self.ended and self.reason is Reason.EXPECT
+        return first and self.ended and not self._logged
 
     # -- the rest -----------------------------------------------------------------------------
 
@@ -349,7 +350,7 @@ class Run(Outcome):
     def _tell_end(self) -> bool:
         """Have the end told to handlers and log; False if there is nobody to tell."""
         process = self.process
-        log = process._wants_log(self)
+        log = self._logged = process._wants_log(self)
         if self._delivery is None and not (log or process.lifecycle_handlers or process._events):
             return False
         if self.requested:

@@ -100,23 +100,23 @@ class Style:
 style = Style()
 
 
-def compact_output(text: str, threshold: int | None = None) -> str:
+def compact_output(s: str, threshold: int | None = None) -> str:
     """Shorten a long text to its head and its tail.
 
     Between them stands a line with ``[...]`` and the number of characters left out.
 
-    :param text: the text, shown whole if it is not longer than the threshold
+    :param s: the text, shown whole if it is not longer than the threshold
     :param threshold: characters kept, half of them from each end; 0: never shorten; None:
         ``configuration["compact_output_threshold"]``
     """
     if threshold is None:
         threshold = configuration["compact_output_threshold"]
-    if threshold <= 0 or len(text) <= threshold:
-        return text
+    if threshold <= 0 or len(s) <= threshold:
+        return s
     tail = threshold // 2
     head = threshold - tail
-    left_out = len(text) - threshold
-    return f"{text[:head]}\n[...] {left_out} characters left out [...]\n{text[len(text) - tail :]}"
+    left_out = len(s) - threshold
+    return f"{s[:head]}\n[...] {left_out} characters left out [...]\n{s[len(s) - tail :]}"
 
 
 _ESCAPES = {

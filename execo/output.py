@@ -75,11 +75,7 @@ class Capture:
         """All of it so far. Decodes what came since the last call."""
         if self._new:
             with _lock:
-                # An incremental decoder would copy all of it first, into more fresh memory.
-                text, used = codecs.utf_8_decode(self._new, "surrogateescape", self._finished)
-                del self._new[:used]
-                self._decoded += used
-                self._text = self._text + text if self._text else text
+                self._decode()
         return self._text
 
     @property
@@ -89,15 +85,20 @@ class Capture:
             # Decoding with surrogateescape loses nothing, so the bytes need not be kept beside it.
             return self._text.encode("utf-8", "surrogateescape") + self._new
 
-    @property
-    def end(self) -> Place:
-        """The place after all of it so far."""
-        text = self.text
-        return self._decoded, len(text)
+    def tail(self, most: int) -> tuple[str, Place]:
+        """The last characters so far, at most ``most``, and the place after them."""
+        with _lock:
+            self._decode()
+            return self._text[-most:], (self._decoded, len(self._text))
 
-    def read(self, place: Place, most: int) -> tuple[str, Place]:
-        """What comes after ``place``, at most ``most`` bytes or characters of it; and the place
-        after that. For those who read piece by piece: it costs what it gives."""
+    def read(self, place: Place, most: int) -> tuple[str, Place, int]:
+        """What comes after ``place``, at most ``most`` bytes or characters of it; the place after
+        that; and how many bytes in front of it are lost: none.
+
+        For those who read piece by piece: it costs what it gives.
+
+        :param most: at least 4, the bytes of the longest character
+        """
         size, length = place
         with _lock:
             if length < len(self._text):
@@ -108,4 +109,11 @@ class Capture:
                 piece = self._new[begin : begin + most]
                 whole = self._finished and begin + len(piece) == len(self._new)
                 text, used = codecs.utf_8_decode(piece, "surrogateescape", whole)
-        return text, (size + used, length + len(text))
+        return text, (size + used, length + len(text)), 0
+
+    def _decode(self) -> None:
+        # An incremental decoder would copy all of it first, into more fresh memory.
+        text, used = codecs.utf_8_decode(self._new, "surrogateescape", self._finished)
+        del self._new[:used]
+        self._decoded += used
+        self._text = self._text + text if self._text else text

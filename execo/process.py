@@ -10,21 +10,31 @@ This module is the door to all kinds of processes and their handlers; it holds n
 from __future__ import annotations
 
 from .expect import ExpectOutputHandler
-from .handlers import ProcessLifecycleHandler, ProcessOutputHandler
+from .factory import get_process
+from .handlers import ProcessLifecycleHandler, ProcessOutputHandler, handle_process_output
 from .local_process import Process
 from .output import STDERR, STDOUT
+from .port_forwarder import PortForwarder
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
+from .serial import Serial, SerialSsh
 from .ssh_process import SshProcess
+from .taktuk import TaktukProcess
 
 __all__ = [
     "STDERR",
     "STDOUT",
     "ExpectOutputHandler",
+    "PortForwarder",
     "Process",
     "ProcessArgs",
     "ProcessBase",
     "ProcessLifecycleHandler",
     "ProcessOutputHandler",
+    "Serial",
+    "SerialSsh",
     "SshProcess",
+    "TaktukProcess",
+    "get_process",
+    "handle_process_output",
 ]

@@ -24,6 +24,7 @@ from .expect import WINDOW, ExpectOutputHandler, Match, Patterns, search_all
 from .handlers import ProcessOutputHandler
 from .lifecycle import Run, kill_timeout
 from .log import logger, style
+from .outcome import NOTHING, Outcome
 from .output import STDOUT
 from .process_state import ProcessState
 from .time_utils import Duration, get_seconds
@@ -62,7 +63,6 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     _action: Action | None = None
     _early_input: tuple[str | bytes | None, ...] = ()
     _early_watchers: tuple[Callable[[], object], ...] = ()
-    _early_expect_failure = ""
 
     # -- what can be done ---------------------------------------------------------------------
 
@@ -158,9 +158,10 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         pieces of output; what it is made of is within ``window``. ``$`` and a greedy end match
         what has come so far: ``\n`` says that the line is complete.
 
-        Each thread has its own place in the output: the end of its last match. Where the output
-        is not kept (``default_stdout_handler=False``, ``max_output``), searching begins with the
-        first call, and the last 1 MiB is kept for it.
+        Each thread has its own place in the output: the end of its last match. The handlers of
+        one process or action share a place, whatever threads they run on. Where the output is not
+        kept (``default_stdout_handler=False``, ``max_output``), searching begins with the first
+        call, and the last 1 MiB is kept for it.
 
         :param regexes: a regular expression, or a list of them: texts (``re.MULTILINE``) or
           compiled ones
@@ -175,16 +176,18 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         :raises re.error: for what is no regular expression
         :raises TypeError: for what is no pattern
         :raises ValueError: if it was not started; for no patterns, a wrong stream or window
+        :raises RuntimeError: if another thread is waiting with the same handler
         """
         if self._run is None:
             raise ValueError(f"{self!r} was not started: call start() before expect()")
         limit = self.default_expect_timeout if timeout is False else timeout
-        reader: object = threading.get_ident()
-        if expect_output_handler is not None:
-            expect_output_handler.watch(self, stream)
-            reader = expect_output_handler
         return search_all(
-            [(self, stream)], reader, regexes, limit, backtrack=backtrack, window=window
+            [(self, stream)],
+            expect_output_handler,
+            regexes,
+            limit,
+            backtrack=backtrack,
+            window=window,
         )[0]
 
     def reset(self) -> Self:
@@ -200,7 +203,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
                 handler.reset(self)
         self._run = None
         self._early_input = ()
-        self._early_expect_failure = ""
+        self._early_outcome = NOTHING
         for event in (self._events or {}).values():
             if isinstance(event, threading.Event):
                 event.clear()
@@ -308,28 +311,41 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     def _run_or_tell(self, tell: Callable[[], object]) -> Run | None:
         """Its run; or None, and ``tell`` is called when it has one."""
         with _starting:
-            if self._run is None:
+            run = self._run
+            if run is None:
                 self._early_watchers += (tell,)
-        if self._run is not None:
-            self._run.disown()
-        return self._run
+        if run is not None:
+            run.disown()
+        return run
+
+    def _tell_no_more(self, tell: Callable[[], object]) -> None:
+        """``tell`` need not be called any more."""
+        with _starting:
+            self._early_watchers = tuple(one for one in self._early_watchers if one is not tell)
 
     def _tell_early_watchers(self, run: Run) -> None:
         with _starting:
             watchers, self._early_watchers = self._early_watchers, ()
-            run.expect_failure = self._early_expect_failure
-            run.expect_fail = bool(run.expect_failure)
+            if self._early_outcome.expect_fail:
+                run.fail_expect(self._early_outcome.expect_failure)
         for tell in watchers:
             tell()
 
-    def _expect_failed(self, why: str) -> bool:
-        """Note that an expected output did not come; True if that is to be logged now."""
+    def _expect_failed(self, run: Run | None, why: str) -> bool:
+        """Note that an expected output of ``run`` (None = of the one to come) did not come; True
+        if that is to be logged now."""
         with _starting:
-            run = self._run
+            run = run or self._run
             if run is None:
-                self._early_expect_failure = why
+                self._early_outcome = Outcome()
+                self._early_outcome.expect_fail = True
+                self._early_outcome.expect_failure = why
                 return False
-        return bool(run.runtime.loop.run_sync(run.fail_expect, why)) and not self.nolog_expect_fail
+        if run.runtime.gone:
+            unlogged: bool | None = run.fail_expect(why)  # there is no I/O thread any more
+        else:
+            unlogged = run.runtime.loop.run_sync(run.fail_expect, why)
+        return bool(unlogged) and not self.nolog_expect_fail
 
     def _kill(self, number: int, after: float | None) -> None:
         run = self._run

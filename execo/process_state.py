@@ -7,9 +7,14 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from .config import configuration
+from .config import configuration, default_connection_params
 from .errors import CancelledError, Reason
-from .handlers import OutputHandler, ProcessLifecycleHandler, check_output_handlers
+from .handlers import (
+    OutputHandler,
+    ProcessLifecycleHandler,
+    check_lifecycle_handlers,
+    check_output_handlers,
+)
 from .log import compact_output, escape_controls
 from .outcome import NOTHING, Outcome
 from .report import Stats
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["ProcessArgs", "ProcessState"]
 
 _UNSET: Any = object()
-_PROCESS_ARGUMENTS = ("shell", "pty", "kill_subprocesses", "cwd", "env")
 
 
 class ProcessArgs(TypedDict, total=False):
@@ -98,13 +102,16 @@ class ProcessState:
     default_stderr_handler = True
 
     _run: Run | None = None
+    _early_outcome = NOTHING
     _timeout: float | None = None
     _name: str | None = None
     _max_output: int | None = _UNSET
 
     def __init__(self, cmd: str | Sequence[str], **options: Unpack[ProcessArgs]) -> None:
         self.cmd = cmd
-        self.lifecycle_handlers: list[Any] = list(options.pop("lifecycle_handlers", None) or ())
+        self.lifecycle_handlers: list[Any] = check_lifecycle_handlers(
+            options.pop("lifecycle_handlers", None)
+        )
         self.stdout_handlers = check_output_handlers(options.pop("stdout_handlers", None))
         self.stderr_handlers = check_output_handlers(options.pop("stderr_handlers", None))
         known = ProcessArgs.__annotations__
@@ -351,7 +358,7 @@ class ProcessState:
 
     @property
     def _outcome(self) -> Outcome:
-        return NOTHING if self._run is None else self._run
+        return self._early_outcome if self._run is None else self._run
 
     def _command_text(self) -> str:
         if isinstance(self.cmd, str):
@@ -368,7 +375,7 @@ class ProcessState:
 
     def _state_text(self) -> str:
         run = self._outcome
-        if run is NOTHING:
+        if self._run is None:
             return "not started"
         if not run.ended:
             if self.start_date is None:
@@ -390,9 +397,13 @@ class ProcessState:
 
 def _unknown_argument(kind: type, key: str) -> TypeError:
     import difflib
+    import inspect
 
-    near = difflib.get_close_matches(key, [*ProcessArgs.__annotations__, *_PROCESS_ARGUMENTS], 1)
+    known = [*ProcessArgs.__annotations__, *inspect.signature(kind).parameters]
+    near = difflib.get_close_matches(key, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if key in default_connection_params and "connection_params" in known:
+        hint = f"; it belongs into connection_params={{{key!r}: ...}}"
     return TypeError(f"{kind.__name__} has no argument {key!r}{hint}")
 
 

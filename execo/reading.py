@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from ._core.locks import new_lock
-from .expect import Search
 from .output import STDOUT, Capture, Place
+from .search import Search
 
 if TYPE_CHECKING:
     from .lifecycle import Run
@@ -21,6 +22,9 @@ __all__ = ["KEPT", "Reading", "Recent"]
 
 KEPT = 1024 * 1024
 """Bytes of an output kept for those who expect something in it, where it is not kept anyway."""
+
+# One lock for all: it is held for a few instructions, or while a piece is decoded.
+_lock = new_lock()
 
 
 class Reading:
@@ -56,9 +60,11 @@ class Reading:
         """The search of ``reader`` in ``stream``, made at the first call."""
         search = self._searches.get((reader, stream))
         if search is None:
-            if not self.run.keeps_all(stream):
+            self._forget_ended_threads()
+            if not self.run.keeps_all(stream) and not self.run.runtime.gone:
                 self.run.runtime.loop.run_sync(self._keep_recent, stream)
-            search = self._searches[reader, stream] = Search(self, stream)
+            # Two threads with one handler are to find the same one, so that one is refused.
+            search = self._searches.setdefault((reader, stream), Search(self, stream))
         return search
 
     def source(self, stream: int) -> Capture | Recent | None:
@@ -68,13 +74,18 @@ class Reading:
 
     def watch(self, watcher: Callable[[], object]) -> None:
         """Call ``watcher`` on the I/O thread when there is output, or its end."""
-        with self.run.runtime.lock:
+        with _lock:
             self._watchers += (watcher,)
 
     def unwatch(self, watcher: Callable[[], object]) -> None:
         """Call it no more."""
-        with self.run.runtime.lock:
+        with _lock:
             self._watchers = tuple(one for one in self._watchers if one != watcher)
+
+    def _forget_ended_threads(self) -> None:
+        for reader, stream in list(self._searches):
+            if isinstance(reader, Thread) and not reader.is_alive():
+                self._searches.pop((reader, stream), None)
 
     def _keep_recent(self, stream: int) -> None:
         if stream in self._recent:
@@ -103,11 +114,10 @@ class Recent:
         self._most = most
         self._data = bytearray()
         self._finished = False
-        self._lock = new_lock()
 
     def append(self, data: bytes) -> None:
         """Keep ``data``, and forget the oldest."""
-        with self._lock:
+        with _lock:
             self._data += data
             # Not each time: that would move all of it for every piece.
             if len(self._data) > 2 * self._most:
@@ -121,20 +131,24 @@ class Recent:
     @property
     def size(self) -> int:
         """Bytes that have come, kept or not."""
-        with self._lock:
+        with _lock:
             return self.first + len(self._data)
 
-    @property
-    def end(self) -> Place:
-        """The place after all of it so far."""
-        return self.size, 0
+    def tail(self, most: int) -> tuple[str, Place]:
+        """As :meth:`Capture.tail`."""
+        with _lock:
+            # A few bytes more: it may begin in the middle of a character, which gives rubbish.
+            piece = self._data[-4 * (most + 2) :]
+            size = self.first + len(self._data)
+            text, used = codecs.utf_8_decode(piece, "surrogateescape", self._finished)
+        return text[-most:], (size - len(piece) + used, 0)
 
-    def read(self, place: Place, most: int) -> tuple[str, Place]:
-        """As :meth:`Capture.read`; what is not kept any more is passed over."""
-        with self._lock:
+    def read(self, place: Place, most: int) -> tuple[str, Place, int]:
+        """As :meth:`Capture.read`; what is not kept any more is lost."""
+        with _lock:
             size = max(place[0], self.first)
             begin = size - self.first
             piece = self._data[begin : begin + most]
             whole = self._finished and begin + len(piece) == len(self._data)
         text, used = codecs.utf_8_decode(piece, "surrogateescape", whole)
-        return text, (size + used, 0)
+        return text, (size + used, 0), size - place[0]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .action_base import Action, ActionLifecycleHandler
+from .config import given_params
 from .host import MISSING, Host, Hosts, command_and_hosts, get_hosts_list
 from .local_process import Process
 from .process_base import ProcessBase
+from .serial import SerialSsh, serial_command
 from .ssh_process import SshProcess
 from .substitutions import Template, raw
 from .time_utils import Duration
 
-__all__ = ["Local", "Remote"]
+__all__ = ["Local", "Remote", "RemoteSerial"]
 
 
 class Local(Action):
@@ -23,8 +25,7 @@ class Local(Action):
     :param cmd: the command, see there
     :param process_args: keyword arguments for the process, ``{"shell": True}`` for one
     :param lifecycle_handlers: see :class:`~execo.action.Action`
-    :param name: for messages and reports; default: the command, shortened (execo 2.8.2: the class
-      and a number)
+    :param name: for messages and reports; default: the command, shortened
     :param default_expect_timeout: see :class:`~execo.action.Action`
     """
 
@@ -52,6 +53,14 @@ class Local(Action):
         """Write to its stdin, see :meth:`~execo.process.ProcessBase.write`."""
         return self.process.write(data)
 
+    def flush(self) -> None:
+        """Does nothing: what is written goes out at once. For ``print(..., flush=True)``."""
+
+    def close_stdin(self) -> Self:
+        """End of file on its stdin, see :meth:`~execo.process.ProcessBase.close_stdin` (new)."""
+        self.process.close_stdin()
+        return self
+
 
 class Remote(Action):
     """A command on many hosts at once: one :class:`~execo.process.SshProcess` for each.
@@ -72,8 +81,7 @@ class Remote(Action):
     :param connection_params: what differs from :data:`~execo.config.default_connection_params`
     :param process_args: keyword arguments for the processes, ``{"timeout": 10}`` for one
     :param lifecycle_handlers: see :class:`~execo.action.Action`
-    :param name: for messages and reports; default: the command, shortened (execo 2.8.2: the class
-      and a number)
+    :param name: for messages and reports; default: the command, shortened
     :param default_expect_timeout: see :class:`~execo.action.Action`
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: the command is taken as it is (new)
@@ -82,6 +90,8 @@ class Remote(Action):
     :raises ValueError: for hosts that cannot be any, a substitution that fails
       (:class:`~execo.errors.SubstitutionError`)
     """
+
+    _process_class: ClassVar[type[SshProcess]] = SshProcess
 
     def __init__(
         self,
@@ -100,10 +110,10 @@ class Remote(Action):
         connexion_params: Mapping[str, Any] | None = None,
     ) -> None:
         cmd, hosts = command_and_hosts(first, second, cmd, hosts)
-        connection_params = connexion_params if connection_params is None else connection_params
+        connection_params = given_params(connection_params, connexion_params)
         self._hosts = get_hosts_list(hosts)
         # One process is made with all checks, the others after its model.
-        model = SshProcess(cmd, Host("model"), connection_params, **(process_args or {}))
+        model = self._model(cmd, connection_params, process_args or {})
         super().__init__(
             lifecycle_handlers,
             model.name if name is None else name,
@@ -118,10 +128,17 @@ class Remote(Action):
         self._processes = [
             model._copy_for(self._command_of(index), host) for index, host in enumerate(self._hosts)
         ]
+        # For each file among the handlers: the list, its template, its name for each host.
+        self._files: list[tuple[str, Template, list[str]]] = []
         for handlers in ("stdout_handlers", "stderr_handlers"):
             self._name_files(handlers, getattr(model, handlers))
         for process in self._processes:
             process._action = self
+
+    def _model(
+        self, cmd: Any, params: Mapping[str, Any] | None, args: Mapping[str, Any]
+    ) -> SshProcess:
+        return self._process_class(cmd, Host("model"), params, **args)
 
     def _command_of(self, index: int) -> str | tuple[str, ...]:
         words = tuple(word.expand(self._hosts, index) for word in self._words)
@@ -132,8 +149,19 @@ class Remote(Action):
         for place, handler in enumerate(given):
             if isinstance(handler, (str, os.PathLike)):
                 template = Template(os.fspath(handler))
-                for index, process in enumerate(self._processes):
-                    getattr(process, handlers)[place] = template.expand(self._hosts, index)
+                names = [template.expand(self._hosts, index) for index in range(len(self._hosts))]
+                for process, name in zip(self._processes, names, strict=True):
+                    getattr(process, handlers)[place] = name
+                self._files.append((handlers, template, names))
+
+    def _rename_files(self) -> None:
+        for handlers, template, names in self._files:
+            template.reevaluate()
+            for index, process in enumerate(self._processes):
+                entries = getattr(process, handlers)
+                old, names[index] = names[index], template.expand(self._hosts, index)
+                # What the user has put there since is left alone.
+                entries[:] = [names[index] if entry is old else entry for entry in entries]
 
     @property
     def hosts(self) -> list[Host]:
@@ -169,10 +197,65 @@ class Remote(Action):
                 feed(process)
 
     def reset(self) -> Self:
-        """See :meth:`~execo.action.Action.reset`; evaluates the command's expressions again."""
+        """See :meth:`~execo.action.Action.reset`; evaluates the expressions of the command and of
+        the names of files again."""
         super().reset()
         for word in self._words:
             word.reevaluate()
         for index, process in enumerate(self._processes):
             process.cmd = self._command_of(index)
+        self._rename_files()
         return self
+
+
+class RemoteSerial(Remote):
+    """A serial port on each of many hosts: one :class:`~execo.process.SerialSsh` for each.
+
+    :param hosts: see :class:`Remote`
+    :param device: the name of the port's device there, with substitutions
+    :param speed: bits per second; a text may have substitutions
+    :param connection_params: see :class:`Remote`, as all that follow
+    :param process_args: see there
+    :param lifecycle_handlers: see there
+    :param name: see there
+    :param default_expect_timeout: see there
+    :param fanout: see there
+    :param substitute: see there
+    :param connexion_params: see there
+    :raises TypeError: for arguments of a wrong type
+    :raises ValueError: as :class:`Remote`; for an empty device or speed
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        device: str | os.PathLike[str],
+        speed: int | str,
+        connection_params: Mapping[str, Any] | None = None,
+        process_args: Mapping[str, Any] | None = None,
+        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
+        name: str | None = None,
+        default_expect_timeout: Duration | None = None,
+        *,
+        fanout: int | None = None,
+        substitute: bool = True,
+        connexion_params: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            cmd=serial_command(device, speed),
+            hosts=hosts,
+            connection_params=connection_params,
+            process_args=process_args,
+            lifecycle_handlers=lifecycle_handlers,
+            name=name,
+            default_expect_timeout=default_expect_timeout,
+            fanout=fanout,
+            substitute=substitute,
+            connexion_params=connexion_params,
+        )
+
+    def _model(
+        self, cmd: Any, params: Mapping[str, Any] | None, args: Mapping[str, Any]
+    ) -> SerialSsh:
+        *_, device, speed = cmd
+        return SerialSsh(Host("model"), device, speed, params, **args)

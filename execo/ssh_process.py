@@ -7,14 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from .config import configuration, make_connection_params
+from .config import configuration, given_params, make_connection_params
 from .connection import connection_to
 from .host import MISSING, Host, command_and_hosts
 from .lifecycle import kill_timeout
 from .local_process import checked_command, checked_cwd, checked_env
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
-from .transports.base import Exec
+from .transports.base import Exec, Target
 
 __all__ = ["SshProcess"]
 
@@ -68,9 +68,7 @@ class SshProcess(ProcessBase):
         cmd, host = command_and_hosts(first, second, cmd, host, one=True)
         self.host = Host(host)
         super().__init__(checked_command(cmd), **options)
-        self._params = make_connection_params(
-            connexion_params if connection_params is None else connection_params
-        )
+        self._params = make_connection_params(given_params(connection_params, connexion_params))
         self.pty = pty or self._params["pty"]
         self.kill_subprocesses = kill_subprocesses
         self.shell = shell
@@ -114,12 +112,16 @@ class SshProcess(ProcessBase):
     def _place(self) -> str:
         return f" on {self.host.address}"
 
+    def _connection(self) -> tuple[str, Target]:
+        """How its host is reached; other kinds of processes may know better."""
+        return connection_to(self.host, self._params)
+
     def _request(self) -> Exec:
         command = self.cmd if isinstance(self.cmd, str) else tuple(self.cmd)
         if not command:
             raise ValueError("the command is empty")
         # Now, not earlier: the parameters may be changed until the start.
-        self.transport, target = connection_to(self.host, self._params)
+        self.transport, target = self._connection()
         return Exec(
             command,
             cwd=self.cwd,

@@ -155,19 +155,22 @@ class Template:
 
 
 def remote_substitute(
-    text: str, all_hosts: Sequence[Any], index: int, scope: Mapping[str, Any] | None = None
+    string: str,
+    all_hosts: Sequence[Any],
+    index: int,
+    frame_context: Mapping[str, Any] | None = None,
 ) -> str:
     """Return a command or path with its patterns substituted for one host.
 
     For many hosts :class:`Template` is quicker: this one evaluates at each call.
 
-    :param text: the template
+    :param string: the template
     :param all_hosts: all hosts of the action, Host objects or addresses
     :param index: rank of the host in ``all_hosts``, from 0
-    :param scope: values of names, as from :func:`get_caller_context`; None for the caller's
+    :param frame_context: values of names, as from :func:`get_caller_context`; None for the caller's
     :raises SubstitutionError: a ``{{...}}`` cannot be substituted
     """
-    return Template(text, scope).expand(all_hosts, index)
+    return Template(string, frame_context).expand(all_hosts, index)
 
 
 def get_caller_context(names: Iterable[str] | None = None) -> dict[str, Any]:

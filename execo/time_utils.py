@@ -138,13 +138,13 @@ def _seconds_of_text(text: str) -> float:
 
 
 @overload
-def get_unixts(date: None) -> None: ...
+def get_unixts(d: None) -> None: ...
 @overload
-def get_unixts(date: Date) -> float: ...
-def get_unixts(date: Date | None) -> float | None:
+def get_unixts(d: Date) -> float: ...
+def get_unixts(d: Date | None) -> float | None:
     """Read a date.
 
-    :param date: a unix timestamp (kept as it is), a text ``'12'`` or ``'1.5'`` (a timestamp too),
+    :param d: a unix timestamp (kept as it is), a text ``'12'`` or ``'1.5'`` (a timestamp too),
       a text ``[[[YY]YY-]MM-]DD[T ]]HH:MM:SS[.fraction][Z|+HH:MM|-HH:MM]``, a
       :class:`datetime.datetime` (a naive one is local time), or None (gives None).
       Without ``Z`` or offset, local time is meant; the parts of the date that are missing are
@@ -154,13 +154,13 @@ def get_unixts(date: Date | None) -> float | None:
       infinity
     :raises TypeError: another type, or a boolean
     """
-    if date is None:
+    if d is None:
         return None
-    if isinstance(date, str):
-        return _unixts_of_text(date)
-    if isinstance(date, datetime.datetime):
-        return datetime_to_unixts(date)
-    return _number(date, "date", _DATE_FORMATS)
+    if isinstance(d, str):
+        return _unixts_of_text(d)
+    if isinstance(d, datetime.datetime):
+        return datetime_to_unixts(d)
+    return _number(d, "date", _DATE_FORMATS)
 
 
 def _unixts_of_text(text: str) -> float:
@@ -224,58 +224,60 @@ def datetime_to_unixts(dt: datetime.datetime) -> float:
         raise _refused("date", dt, _DATE_FORMATS, f" ({exc})") from exc
 
 
-def unixts_to_datetime(unixts: SupportsFloat) -> datetime.datetime:
+def unixts_to_datetime(ts: SupportsFloat, tz: datetime.tzinfo | None = None) -> datetime.datetime:
     """The :class:`datetime.datetime` of a unix timestamp.
 
-    :param unixts: a unix timestamp, in seconds
-    :returns: an aware date in local time, so that nothing is ambiguous where clocks go back;
+    :param ts: a unix timestamp, in seconds
+    :param tz: the time zone of the result; None = local time
+    :returns: an aware date (execo 2.8.2: a naive one without ``tz``), so that nothing is
+      ambiguous where clocks go back;
       its UTC offset is whole minutes, as RFC 3339 wants it
     :raises ValueError: outside of the years 1 to 9999
     """
-    seconds = _number(unixts, "date", _DATE_FORMATS)
+    seconds = _number(ts, "date", _DATE_FORMATS)
     try:
-        date = datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone()
+        date = datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone(tz)
         offset = date.utcoffset() or datetime.timedelta()
         if offset.seconds % 60:
             # Before time zones (about 1900) local time was that of the sun, down to the second.
             minutes = datetime.timedelta(minutes=round(offset.total_seconds() / 60))
             date = date.astimezone(datetime.timezone(minutes))
     except (ValueError, OverflowError, OSError) as exc:
-        raise _refused("date", unixts, _DATE_FORMATS, f" ({exc})") from exc
+        raise _refused("date", ts, _DATE_FORMATS, f" ({exc})") from exc
     return date
 
 
-def format_unixts(unixts: SupportsFloat, showms: bool = False) -> str:
+def format_unixts(secs: SupportsFloat, showms: bool = False) -> str:
     """Show a unix timestamp in local time, as RFC 3339: ``1970-01-01 00:00:00+00:00``.
 
-    :param unixts: a unix timestamp, in seconds
+    :param secs: a unix timestamp, in seconds
     :param showms: also show milliseconds (``1970-01-01 00:00:00.500+00:00``)
     :returns: a text that :func:`get_unixts` reads. What is not shown is cut, not rounded: a clock
       never shows a time that has not come.
     :raises ValueError: outside of the years 1 to 9999
     """
     timespec = "milliseconds" if showms else "seconds"
-    return unixts_to_datetime(unixts).isoformat(" ", timespec)
+    return unixts_to_datetime(secs).isoformat(" ", timespec)
 
 
-def format_seconds(seconds: SupportsFloat, showms: bool = False) -> str:
+def format_seconds(secs: SupportsFloat, showms: bool = False) -> str:
     """Show a number of seconds as days, hours, minutes and seconds: ``1d1h1m1s``, ``59s``.
 
-    :param seconds: the duration, in seconds
+    :param secs: the duration, in seconds
     :param showms: also show milliseconds (``59.500s``)
     :returns: a text from the largest unit that is not zero down to seconds (``1h0m0s``). What is
       not shown is cut, not rounded. Meant for people: :func:`get_seconds` does not read it.
     :raises ValueError: not-a-number, infinity
     """
-    number = _number(seconds, "duration", _DURATION_FORMATS)
+    number = _number(secs, "duration", _DURATION_FORMATS)
     # By way of microseconds: 0.29 * 1000 is 289.99..., which would be cut to 289 ms.
     whole = int(abs(number))
     carry, micros = divmod(round((abs(number) - whole) * 1_000_000), 1_000_000)
-    minutes, secs = divmod(whole + carry, 60)
+    minutes, rest = divmod(whole + carry, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     millis = micros // 1000 if showms else 0
-    text = f"{secs}.{millis:03d}s" if showms else f"{secs}s"
+    text = f"{rest}.{millis:03d}s" if showms else f"{rest}s"
     if days or hours or minutes:
         text = f"{minutes}m{text}"
     if days or hours:
@@ -286,17 +288,17 @@ def format_seconds(seconds: SupportsFloat, showms: bool = False) -> str:
 
 
 @overload
-def format_date(date: None, showms: bool = False) -> None: ...
+def format_date(d: None, showms: bool = False) -> None: ...
 @overload
-def format_date(date: Date, showms: bool = False) -> str: ...
-def format_date(date: Date | None, showms: bool = False) -> str | None:
+def format_date(d: Date, showms: bool = False) -> str: ...
+def format_date(d: Date | None, showms: bool = False) -> str | None:
     """Show a date in local time, as RFC 3339; None gives None.
 
-    :param date: a date in any format of :func:`get_unixts`
+    :param d: a date in any format of :func:`get_unixts`
     :param showms: also show milliseconds
     :raises ValueError: see :func:`get_unixts` and :func:`format_unixts`
     """
-    return None if date is None else format_unixts(get_unixts(date), showms)
+    return None if d is None else format_unixts(get_unixts(d), showms)
 
 
 @overload

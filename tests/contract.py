@@ -27,6 +27,7 @@ from execo.transports.base import Channel, Exec, Target, Transport
 from execo.transports.inprocess import InProcessTransport
 from execo.transports.local import LocalTransport
 from execo.transports.openssh import OpenSshTransport
+from execo.transports.taktuk import TaktukTransport
 
 TIMEOUT = 30.0
 """Seconds after which a test gives up: a hang, not a speed."""
@@ -185,6 +186,7 @@ class Provider:
     :param make_narrow: one that runs one command at a time
     :param lacks: what it cannot do, of EVERYTHING
     :param host: where it runs commands, from a test's fixtures; None = this machine
+    :param transport: what its host's connection parameters say
     """
 
     name: str
@@ -192,12 +194,14 @@ class Provider:
     make_narrow: Callable[[pytest.MonkeyPatch], Transport]
     lacks: frozenset[str] = frozenset()
     host: Callable[[pytest.FixtureRequest], Host] | None = None
+    transport: str = "auto"
 
     def target(self, request: pytest.FixtureRequest) -> Target | None:
         """What its requests are to name."""
         if self.host is None:
             return None
-        return connection_to(self.host(request), make_connection_params())[1]
+        params = make_connection_params({"transport": self.transport})
+        return connection_to(self.host(request), params)[1]
 
 
 def make_local(monkeypatch: pytest.MonkeyPatch) -> Transport:
@@ -262,8 +266,18 @@ def make_openssh(monkeypatch: pytest.MonkeyPatch) -> Transport:
     return OpenSshTransport(get_runtime())
 
 
+PARAMIKO = OVER_SSH - {"forward"}
+
 # ssh ends when the output is closed, and with 255 for every signal that we have not sent.
 OPENSSH = OVER_SSH | {"exit first", "all signals"}
+
+
+def make_taktuk(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return TaktukTransport(get_runtime())
+
+
+# taktuk tells of the exit when the output is closed, and has no terminal (which those of cwd want).
+TAKTUK = OVER_SSH | {"cwd", "exit first", "forward", "pty"}
 
 PROVIDERS = [
     Provider("local", make_local, make_local_narrow, frozenset({"forward"})),
@@ -279,12 +293,14 @@ PROVIDERS = [
         make_fake_narrow,
         lacks=frozenset("cwd env files forward group heir pid popen pty".split()),
     ),
-    Provider("paramiko as root", make_paramiko, make_paramiko, OVER_SSH, as_root),
-    Provider("paramiko", make_paramiko, make_paramiko, OVER_SSH | {"cwd", "files"}, as_user),
-    Provider("paramiko on an embedded host", make_paramiko, make_paramiko, OVER_SSH, embedded),
+    Provider("paramiko as root", make_paramiko, make_paramiko, PARAMIKO, as_root),
+    Provider("paramiko", make_paramiko, make_paramiko, PARAMIKO | {"cwd", "files"}, as_user),
+    Provider("paramiko on an embedded host", make_paramiko, make_paramiko, PARAMIKO, embedded),
     Provider("openssh as root", make_openssh, make_openssh, OPENSSH, as_root),
     Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
     Provider("openssh on an embedded host", make_openssh, make_openssh, OPENSSH, embedded),
+    Provider("taktuk", make_taktuk, make_taktuk, TAKTUK | {"files"}, as_user, "taktuk"),
+    Provider("taktuk on an embedded host", make_taktuk, make_taktuk, TAKTUK, embedded, "taktuk"),
 ]
 
 # What the fake does where the others run these commands.

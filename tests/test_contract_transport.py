@@ -783,6 +783,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_close_ends_what_runs(place: Place, short_patience: None) -> None:
     stubborn, sleeping, done = place.open_all(Exec(STUBBORN), Exec(SLEEP), Exec(HELLO))
     stubborn.wait(lambda sink: sink.out)
+    sleeping.wait(lambda sink: "start" in sink.calls)
     done.wait_over()
     place.transport.close()
     assert stubborn.wait_over().exit_code == -signal.SIGKILL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ SHOWS = {
     ],
     "interactive.py": ["apple\ncherry\npear\n", "stdin is a terminal"],
     "live_lines.py": ["left: 3", "right: 3", "left: go", "right: go"],
+    "port_forwarder.py": [f": 127.0.0.{n} answers for /status\n" for n in (2, 3, 4)],
     "put_get.py": [f"results/127.0.0.{n}/out/longest 13\n" for n in (2, 3, 4)],
     "quickstart.py": ["gzip -9", "all files came back unchanged from ", " of 8 hosts", "compress"],
     "remote_hosts.py": [
@@ -52,7 +54,15 @@ SHOWS = {
         "127.0.0.2 killed: True ok: True",
         "127.0.0.3 killed: True ok: True",
     ],
+    "taktuk_remote.py": [
+        "answers: 4 of 4\n",
+        "127.0.0.2 apple cherry pear\n",
+        "127.0.0.5 apple pear\n",
+        "servers ended: True ok: True\n",
+    ],
 }
+if shutil.which("taktuk") is None:
+    SHOWS["taktuk_remote.py"] = ["taktuk is not installed: apt install taktuk\n"]
 SAMPLES = sorted(path.name for path in EXAMPLES.glob("doc_*.py"))
 
 

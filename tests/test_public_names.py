@@ -12,6 +12,18 @@ import execo
 
 # name: the room it lives in. Scripts may import it from there as well as from ``execo``.
 PUBLIC = {
+    "PortForwarder": "process",
+    "ProcessBase": "process",
+    "RemoteSerial": "action",
+    "Serial": "process",
+    "SerialSsh": "process",
+    "TaktukProcess": "process",
+    "TaktukRemote": "action",
+    "default_action_factory": "action",
+    "get_fileget": "action",
+    "get_fileput": "action",
+    "get_process": "process",
+    "get_remote": "action",
     "CHAINPUT": "config",
     "ChainPut": "transfer",
     "ExpectOutputHandler": "process",

@@ -778,7 +778,7 @@ MANY = 10_000
 
 
 def test_parameters_are_checked_once_however_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = count_calls(monkeypatch, "execo.process.make_connection_params")
+    calls = count_calls(monkeypatch, "execo.ssh_process.make_connection_params")
     looked = count_calls(monkeypatch, "execo.process_state.check_output_handlers")
     remote = Remote("uptime", f"node[1-{MANY}]", {"user": "root"}, {"timeout": 3})
     assert len(remote.processes) == MANY

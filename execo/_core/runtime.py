@@ -90,16 +90,27 @@ class Runtime:
                 return
         starter.run(function, *args)
 
+    def end_all(self) -> None:
+        """End what runs. What is started meanwhile is refused, afterwards all goes on as before."""
+        self._close_transports()
+        with self.lock:
+            self.transports.clear()
+            self.at_exit.clear()
+        self.exiting = False
+
     def stop(self) -> None:
-        """Run the ``at_exit`` callbacks, which end what still runs, then end the I/O thread."""
+        """End what runs, then the I/O thread."""
+        self._close_transports()
+        self.loop.stop()
+        self.stopped = True
+
+    def _close_transports(self) -> None:
         self.exiting = True
         for callback in reversed(self.at_exit):
             try:
                 callback()
             except Exception:
                 logger.exception("internal error at exit; the end goes on")
-        self.loop.stop()
-        self.stopped = True
 
 
 _TOO_LATE = "the interpreter is exiting: no process can be started"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import struct
 import threading
 
 import paramiko
@@ -32,8 +33,13 @@ def carry(channel: paramiko.Channel, target: socket.socket) -> None:
             while data := channel.recv(_CHUNK):
                 target.sendall(data)
         with contextlib.suppress(OSError):
-            # Without a channel nobody takes the answer: that wakes the other thread.
-            target.shutdown(socket.SHUT_RDWR if channel.closed else socket.SHUT_WR)
+            if channel.closed:
+                # Nobody takes the answer: a reset, for a service that is blocked in the middle of
+                # it. The shutdown wakes the other thread.
+                target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                target.shutdown(socket.SHUT_RDWR)
+            else:
+                target.shutdown(socket.SHUT_WR)
 
     def back() -> None:
         with contextlib.suppress(*LOST):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from execo.action_base import Action, ActionLifecycleHandler
-from execo.config import make_connection_params
+from execo.config import given_params, make_connection_params
 from execo.host import Host, get_hosts_list
 from execo.process_base import ProcessBase
 from execo.substitutions import Template, raw
@@ -168,7 +168,7 @@ class Put(_Copy):
             hosts,
             local_files,
             remote_location,
-            connexion_params if connection_params is None else connection_params,
+            given_params(connection_params, connexion_params),
             lifecycle_handlers,
             name,
             default_expect_timeout,
@@ -249,7 +249,7 @@ class Get(_Copy):
             hosts,
             remote_files,
             local_location,
-            connexion_params if connection_params is None else connection_params,
+            given_params(connection_params, connexion_params),
             lifecycle_handlers,
             name,
             default_expect_timeout,

@@ -14,9 +14,11 @@ __all__ = ["close_idle", "get", "register"]
 
 # name -> "module:factory"; the factory is called with the runtime
 _factories = {
+    "forward": "execo.forwarding.transport:ForwardingTransport",
     "local": "execo.transports.local:LocalTransport",
     "openssh": "execo.transports.openssh:OpenSshTransport",
     "paramiko": "execo.transports.inprocess:InProcessTransport",
+    "taktuk": "execo.transports.taktuk:TaktukTransport",
     "transfer": "execo.transfer.relay:TransferTransport",
 }
 

@@ -31,6 +31,7 @@ __all__ = [
     "ConnectionOptions",
     "Exec",
     "Forward",
+    "Lease",
     "Request",
     "Sink",
     "Target",
@@ -54,6 +55,8 @@ class ConnectionOptions:
       ends it if this process is lost
     :param ssh: the words of the ssh command, for transports that run one
     :param ssh_options: more words for it
+    :param taktuk: the words of the taktuk command, for the transport that runs one; ``ssh`` and
+      ``ssh_options`` are its connector then
     """
 
     host_key_policy: str = "off"
@@ -62,6 +65,7 @@ class ConnectionOptions:
     guard: bool = True
     ssh: tuple[str, ...] = ("ssh",)
     ssh_options: tuple[str, ...] = ()
+    taktuk: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +115,31 @@ class Exec:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Carry a TCP connection to ``host``:``port`` as seen from the target."""
+    """Carry a TCP connection to ``host``:``port`` as seen from the target.
+
+    ``write`` sends to it, ``close_stdin`` ends that direction alone; what it sends comes as stream
+    1. It exits with 0 when both directions have ended, with a signal that was meant to end it at
+    once. It is no command: no limit of these holds it up.
+
+    What cannot be reached is an error with the reason ``connect``; a target that carries nothing
+    there at all is a :class:`~execo.errors.SpawnError` with this reason.
+    """
 
     host: str
     port: int
     target: Target | None = None
 
 
-Request = Exec | Forward
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Keep a connection to the target, for Forwards to come: ``on_start`` when we are let in,
+    ``on_error`` when the connection cannot be made or is lost. A signal that is meant to end it
+    gives it back."""
+
+    target: Target | None = None
+
+
+Request = Exec | Forward | Lease
 
 
 class Sink(Protocol):
@@ -184,7 +205,8 @@ class Transport(Protocol):
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         """Open a channel for each request. From any thread but the I/O thread; may block for as
-        long as the system takes to start a local program. What fails goes to the sink.
+        long as the system takes to start a local program. What fails goes to the sink. Forwards
+        and Leases alone never block, and may come from the I/O thread.
 
         :raises NotSupported: for a kind of request that this transport lacks
         """

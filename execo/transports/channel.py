@@ -19,7 +19,14 @@ from paramiko.ssh_exception import SSHException
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["ChannelListener", "SshChannel", "exec_request", "pty_request", "signal_request"]
+__all__ = [
+    "ChannelListener",
+    "SshChannel",
+    "exec_request",
+    "pty_request",
+    "signal_request",
+    "tcp_details",
+]
 
 WINDOW = 2 * 1024 * 1024
 """Bytes that a host may send on a channel before we have taken them."""
@@ -57,7 +64,11 @@ class ChannelListener(Protocol):
 class SshChannel:
     """One channel of a session (RFC 4254, 5). Methods belong to the I/O thread.
 
+    ``refusal`` is why the host has not opened it, by the codes of RFC 4254, 5.1.
+
     :param requests: messages to send as soon as it is open, made from the host's number for it
+    :param kind: ``session``, ``direct-tcpip``
+    :param details: what is to be said beside its kind
     """
 
     def __init__(
@@ -67,7 +78,9 @@ class SshChannel:
         requests: Sequence[Callable[[int], Message]],
         *,
         kind: str = "session",
+        details: bytes = b"",
     ) -> None:
+        self.refusal = 0
         self._session = session
         self._loop = session.loop
         self._listener = listener
@@ -93,6 +106,7 @@ class SshChannel:
         message.add_int(self._number)
         message.add_int(WINDOW)
         message.add_int(PACKET)
+        message.add_bytes(details)
         session.post(message)
 
     # -- the I/O thread -------------------------------------------------------------------------
@@ -180,8 +194,9 @@ class SshChannel:
         self._close_sent = True
         self._finish()
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, code: int, why: str) -> None:
         """The host will not open it."""
+        self.refusal = code
         self._session.detach(self._number, self)
         self._listener.channel_refused(why)
 
@@ -291,6 +306,17 @@ def _request(kind: str, remote: int, *, answer: bool) -> Message:
     message.add_string(kind)
     message.add_boolean(answer)
     return message
+
+
+def tcp_details(host: str, port: int) -> bytes:
+    """Where a ``direct-tcpip`` channel leads (RFC 4254, 7.2). Who asks is not told: it is another
+    machine's address at times, and of no use to the host."""
+    message = Message()
+    message.add_string(host)
+    message.add_int(port)
+    message.add_string("127.0.0.1")
+    message.add_int(0)
+    return message.asbytes()
 
 
 def exec_request(command: bytes) -> Callable[[int], Message]:

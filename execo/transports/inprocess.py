@@ -14,9 +14,10 @@ from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError
 
-from .base import Channel, Exec, Request, Sink, not_supported
+from .base import Channel, Exec, Forward, Lease, Request, Sink, not_supported
 from .pool import Pool
 from .ssh_exec import SshExec
+from .ssh_lease import SshForward, SshLease
 
 __all__ = ["InProcessTransport"]
 
@@ -30,34 +31,52 @@ class InProcessTransport:
         self.closed = False
         # Submitted and not exited. Belongs to the I/O thread.
         self._live: set[SshExec] = set()
+        self._leases: set[SshLease] = set()
         self._ended: list[SshExec] = []
         self._empty: Latch | None = None
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
-        channels: list[SshExec] = []
-        for request, sink in pairs:
-            if not isinstance(request, Exec):
-                raise not_supported("paramiko", request)
-            if request.target is None:
-                raise ValueError("a command over SSH needs a target")
-            channels.append(SshExec(self, request, sink))
+        channels = [self._channel(request, sink) for request, sink in pairs]
         for channel in channels:
             channel.open()
         self.runtime.loop.call_soon(self._submit, channels)
         return list(channels)
 
-    def _submit(self, channels: list[SshExec]) -> None:
+    def _channel(self, request: Request, sink: Sink) -> SshExec | SshLease:
+        if request.target is None:
+            raise ValueError("what is to happen over SSH needs a target")
+        if isinstance(request, Exec):
+            return SshExec(self, request, sink)
+        if isinstance(request, Forward):
+            return SshForward(self, request, request.target, sink)
+        if isinstance(request, Lease):
+            return SshLease(self, request, request.target, sink)
+        raise not_supported("paramiko", request)
+
+    def _submit(self, channels: list[SshExec | SshLease]) -> None:
         if self.closed:
             for channel in channels:
                 channel.refuse(CancelledError("not started: the interpreter is exiting"))
             return
-        self._live.update(channels)
-        self.pool.submit(channels)
+        commands = [channel for channel in channels if isinstance(channel, SshExec)]
+        leases = [
+            channel for channel in channels if isinstance(channel, SshLease) and not channel.over
+        ]
+        self._live.update(commands)
+        self._leases.update(leases)
+        if commands:
+            self.pool.submit(commands)
+        if leases:
+            self.pool.lease(leases)
 
     def remove(self, channel: SshExec) -> None:
         """A command has exited, or was given up."""
         self._live.discard(channel)
         self._look_empty()
+
+    def give_back(self, lease: SshLease) -> None:
+        """A lease or a forwarded connection is over."""
+        self._leases.discard(lease)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -82,6 +101,8 @@ class InProcessTransport:
 
     def _end_all(self) -> Latch:
         self._empty = Latch()
+        for lease in list(self._leases):
+            lease.abort()
         for channel in list(self._live):
             if not channel.started:
                 channel.abort()

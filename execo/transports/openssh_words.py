@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .base import ConnectionOptions, Target
 from .ssh_messages import FOLLOW
 
-__all__ = ["Abilities", "abilities", "ssh_words", "tells_of_commands"]
+__all__ = ["Abilities", "abilities", "connection_options", "ssh_words", "tells_of_commands"]
 
 ALIVE_INTERVAL, ALIVE_COUNT = 30, 4
 """A host that answers nothing for two minutes is lost: long enough for a machine that swaps."""
@@ -105,14 +105,20 @@ def _said(options: ConnectionOptions) -> Iterator[tuple[str, str]]:
 def ssh_words(
     target: Target, pty: bool, log_file: str, able: Abilities, text: str
 ) -> tuple[str, ...]:
-    """The words of the ssh command that runs ``text`` on ``target``.
+    """The words of the ssh command that runs ``text`` on ``target``."""
+    words = [*target.options.ssh, "-tt" if pty else "-T", *connection_options(target, able)]
+    return (*words, "-E", log_file, "--", target.address, text)
+
+
+def connection_options(target: Target, able: Abilities) -> list[str]:
+    """The options of ssh that say how to connect to ``target``.
 
     ssh takes the first value that it sees of an option. So who and where come first, which the
     host and the parameters say; then the user's ``ssh_options``; then our defaults. Files of
     configuration come last.
     """
     options = target.options
-    words = [*options.ssh, "-tt" if pty else "-T"]
+    words: list[str] = []
     if target.user is not None:
         words += ["-l", target.user]
     if target.port is not None:
@@ -143,7 +149,7 @@ def ssh_words(
         ours["ConnectTimeout"] = str(max(1, math.ceil(options.connect_timeout)))
     if able.tells:
         ours["LogVerbose"] = FOLLOW
-    return (*words, *_as_words(ours), "-E", log_file, "--", target.address, text)
+    return [*words, *_as_words(ours)]
 
 
 def _as_words(options: dict[str, str]) -> list[str]:

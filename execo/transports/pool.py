@@ -22,7 +22,7 @@ from execo.log import logger
 
 from .base import Target
 from .dial import Dial
-from .ssh_connection import SESSIONS, Command, SshConnection, State
+from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -46,15 +46,21 @@ _LONGEST_PAUSE = 60.0
 
 
 class _Host:
-    """The connections with one target, and the commands that wait for one."""
+    """The connections with one target, and the commands and lessees that wait for one."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.connections: list[SshConnection] = []
         self.waiting: deque[Command] = deque()
+        self.lessees: deque[Lessee] = deque()
         self.room = SESSIONS - 1
         self.barred = False  # no further connection for now: the last one could not be made
         self.pause = _FIRST_PAUSE
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for a connection."""
+        return bool(self.waiting or self.lessees)
 
 
 class Pool:
@@ -105,9 +111,19 @@ class Pool:
 
     def submit(self, commands: Iterable[Command]) -> None:
         """Run commands on connections to their targets, when there is one with room."""
+        self._begin({self._add(command, first=False): None for command in commands})
+
+    def lease(self, lessees: Iterable[Lessee]) -> None:
+        """Give each a connection to its target, when there is one: however many commands it runs,
+        since what is carried beside them is no session (MaxSessions)."""
         hosts: dict[_Host, None] = {}
-        for command in commands:
-            hosts[self._add(command, first=False)] = None
+        for lessee in lessees:
+            host = self._host(lessee.target)
+            host.lessees.append(lessee)
+            hosts[host] = None
+        self._begin(hosts)
+
+    def _begin(self, hosts: Iterable[_Host]) -> None:
         for host in hosts:
             try:
                 self._serve(host)
@@ -128,13 +144,17 @@ class Pool:
     def _add(self, command: Command, *, first: bool) -> _Host:
         target = command.request.target
         assert target is not None
-        host = self._hosts.get(target)
-        if host is None:
-            host = self._hosts[target] = _Host(target)
+        host = self._host(target)
         if first:
             host.waiting.appendleft(command)
         else:
             host.waiting.append(command)
+        return host
+
+    def _host(self, target: Target) -> _Host:
+        host = self._hosts.get(target)
+        if host is None:
+            host = self._hosts[target] = _Host(target)
         return host
 
     def give_up(self, command: Command) -> bool:
@@ -145,15 +165,28 @@ class Pool:
             return False
         if command in host.waiting:
             host.waiting.remove(command)
-            if not host.waiting:
-                self._close_unused(host, State.DIALING)  # a silent host, most likely
+            self._look_unwanted(host)
             return True
         return any(connection.give_up(command) for connection in host.connections)
+
+    def give_up_lease(self, lessee: Lessee) -> None:
+        """Take back one that waits."""
+        host = self._hosts.get(lessee.target)
+        if host is not None and lessee in host.lessees:
+            host.lessees.remove(lessee)
+            self._look_unwanted(host)
+
+    def _look_unwanted(self, host: _Host) -> None:
+        if not host.wanted:
+            self._close_unused(host, State.DIALING)  # a silent host, most likely
 
     def _refuse_all(self, host: _Host, error: ProcessError) -> None:
         waiting, host.waiting = host.waiting, deque()
         for command in waiting:
             command.refuse(error)
+        lessees, host.lessees = host.lessees, deque()
+        for lessee in lessees:
+            lessee.refuse(error)
 
     def _serve_soon(self, host: _Host) -> None:
         if self._hosts.get(host.target) is host:
@@ -164,8 +197,13 @@ class Pool:
         for connection in host.connections:
             while host.waiting and connection.has_room:
                 connection.run(host.waiting.popleft())
+        ready = [c for c in host.connections if c.state is State.READY]
+        while host.lessees and ready:
+            ready[0].lease(host.lessees.popleft())
         coming = [c for c in host.connections if c.state is not State.READY]
         missing = len(host.waiting) - sum(connection.room for connection in coming)
+        if host.lessees and not coming:
+            missing = max(missing, 1)
         while missing > 0 and len(coming) < AT_ONE_TARGET and not host.barred:
             connection = SshConnection(self, host.target, host.room)
             host.connections.append(connection)
@@ -199,7 +237,7 @@ class Pool:
             raise_descriptor_limit()
             return self._may_open()
         for host in list(self._hosts.values()):
-            if not host.waiting and self._close_unused(host, State.READY):
+            if not host.wanted and self._close_unused(host, State.READY):
                 return True
         return False
 
@@ -290,7 +328,7 @@ class Pool:
             self._refuse_all(host, error)
         else:
             self._bar(host, error)
-        if host.connections or host.waiting:
+        if host.connections or host.wanted:
             self._serve(host)
         else:
             del self._hosts[host.target]
@@ -325,20 +363,20 @@ class Pool:
     def close_idle(self) -> None:
         """Close the connections that no command uses, and those that no command waits for."""
         for host in list(self._hosts.values()):
-            if host.waiting:
+            if host.wanted:
                 self._close_unused(host, State.READY)
             else:
                 self._close_unused(host, *State)
         self._advance()
 
     def _close_unused(self, host: _Host, *states: State) -> bool:
-        """Close those in ``states`` that no command uses; whether there were any."""
-        unused = [c for c in host.connections if c.state in states and not c.active]
+        """Close those in ``states`` that nobody uses; whether there were any."""
+        unused = [c for c in host.connections if c.state in states and c.idle]
         for connection in unused:
             host.connections.remove(connection)
             self._forget(connection)
             connection.close()
-        if not host.connections and not host.waiting:
+        if not host.connections and not host.wanted:
             self._hosts.pop(host.target, None)
         return bool(unused)
 

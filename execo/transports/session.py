@@ -180,7 +180,7 @@ class Session(paramiko.Transport):
         if channel is not None:
             code, text = m.get_int(), m.get_text()
             why = text or common.CONNECTION_FAILED_CODE.get(code, f"code {code}")
-            self.loop.call_soon(channel.refuse, why)
+            self.loop.call_soon(channel.refuse, code, why)
 
     def _log(self, level: int, msg: Any, *args: Any) -> None:
         # Errors of connections are told as those of processes; the rest is for whoever looks.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .session import Session
 
-__all__ = ["Command", "SshConnection", "State"]
+__all__ = ["Command", "Lessee", "SshConnection", "State"]
 
 SESSIONS = 10
 """Channels of one connection at the most: what a server allows by default (MaxSessions). One of
@@ -71,6 +71,21 @@ class Command(Protocol):
         """It will not run: ``error`` is what happened to its host."""
 
 
+class Lessee(Protocol):
+    """What keeps a connection without running a command there. All on the I/O thread."""
+
+    target: Target
+
+    def leased(self, connection: SshConnection) -> None:
+        """This connection is ready, and stays until :meth:`SshConnection.give_back`."""
+
+    def lost(self, error: ProcessError) -> None:
+        """The connection that it has is lost."""
+
+    def refuse(self, error: ProcessError) -> None:
+        """It gets none: ``error`` is what happened to its host."""
+
+
 class SshConnection:
     """One connection to ``target``. All on the I/O thread.
 
@@ -84,6 +99,7 @@ class SshConnection:
         self.state = State.DIALING
         self.busy = 0  # channels of commands that are open or being opened
         self.active = 0  # of these, commands that have not ended
+        self.lessees: set[Lessee] = set()
         self.room = room
         self.proven = False  # the host has opened a channel for a command
         self.error: ProcessError | None = None
@@ -356,6 +372,22 @@ class SshConnection:
             self._first = None
             self.open_guard()
 
+    # -- leases ---------------------------------------------------------------------------------
+
+    def lease(self, lessee: Lessee) -> None:
+        """Stay for ``lessee``, beside all commands."""
+        self.lessees.add(lessee)
+        lessee.leased(self)
+
+    def give_back(self, lessee: Lessee) -> None:
+        """``lessee`` needs it no more."""
+        self.lessees.discard(lessee)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody uses it."""
+        return not self.active and not self.lessees
+
     # -- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -399,6 +431,8 @@ class SshConnection:
         self.error = error
         was_ready = self.state is State.READY
         self._hang_up()
+        for lessee in list(self.lessees):
+            lessee.lost(error)
         self._pool.on_over(self, was_ready=was_ready)
 
     def _hang_up(self) -> None:
