@@ -8,6 +8,7 @@ The daily names; everything else is in the rooms: :mod:`execo.process`, :mod:`ex
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .action import (
     Action,
@@ -20,6 +21,8 @@ from .action import (
     Remote,
     RemoteSerial,
     SequentialActions,
+    TaktukGet,
+    TaktukPut,
     TaktukRemote,
     default_action_factory,
     filter_bad_hosts,
@@ -105,7 +108,9 @@ __all__ = [
     "SerialSsh",
     "SshProcess",
     "SubstitutionError",
+    "TaktukGet",
     "TaktukProcess",
+    "TaktukPut",
     "TaktukRemote",
     "Timer",
     "__version__",
@@ -138,10 +143,13 @@ __all__ = [
 _ROOMS = frozenset({"conductor", "exception", "ssh_utils", "utils"})
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Rooms that nothing here loads: ``import execo; execo.utils.do_once(...)``."""
-    if name in _ROOMS:
-        import importlib
+# Type checkers would take any name for one of execo.
+if not TYPE_CHECKING:
 
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> ModuleType:
+        """Rooms that nothing here loads: ``import execo; execo.utils.do_once(...)``."""
+        if name in _ROOMS:
+            import importlib
+
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

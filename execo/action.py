@@ -29,7 +29,7 @@ from .factory import (
 )
 from .remote import Local, Remote, RemoteSerial
 from .taktuk import TaktukRemote
-from .transfer import ChainPut, Get, Put
+from .transfer import ChainPut, Get, Put, TaktukGet, TaktukPut
 
 __all__ = [
     "Action",
@@ -43,6 +43,8 @@ __all__ = [
     "Remote",
     "RemoteSerial",
     "SequentialActions",
+    "TaktukGet",
+    "TaktukPut",
     "TaktukRemote",
     "default_action_factory",
     "filter_bad_hosts",

@@ -19,6 +19,7 @@ from .execution import Execution
 from .expect import WINDOW, ExpectOutputHandler, Patterns, search_all
 from .handlers import check_lifecycle_handlers
 from .host import Host
+from .hostset import expand
 from .output import STDOUT
 from .process_base import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
@@ -316,9 +317,16 @@ class _ActionGroup(Action):
     """An action made of actions."""
 
     def __init__(
-        self, actions: Iterable[Action], *args: Any, hide_subactions: bool = False, **kwargs: Any
+        self,
+        actions: Iterable[Action],
+        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
+        name: str | None = None,
+        default_expect_timeout: Duration | None = None,
+        *,
+        fanout: int | None = None,
+        hide_subactions: bool = False,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(lifecycle_handlers, name, default_expect_timeout, fanout=fanout)
         self.actions = list(actions)
         self.hide_subactions = hide_subactions
         for action in self.actions:
@@ -350,8 +358,11 @@ class ParallelActions(_ActionGroup):
     """Runs actions at once; with ``fanout``, at most so many of them at a time.
 
     :param actions: the actions
+    :param lifecycle_handlers: see :class:`Action`, as all that follow
+    :param name: see there
+    :param default_expect_timeout: see there
+    :param fanout: see there
     :param hide_subactions: reports show their sum only; also an attribute
-    :param args: and ``kwargs``: see :class:`Action`
     :raises TypeError: for what is no action
     """
 
@@ -361,16 +372,33 @@ class SequentialActions(_ActionGroup):
     one that runs and gives up the rest.
 
     :param actions: the actions
+    :param lifecycle_handlers: see :class:`Action`, as all that follow
+    :param name: see there
+    :param default_expect_timeout: see there
     :param hide_subactions: reports show their sum only; also an attribute
-    :param args: and ``kwargs``: see :class:`Action`, without ``fanout``
     :raises TypeError: for what is no action
     """
 
-    def __init__(self, actions: Iterable[Action], *args: Any, **kwargs: Any) -> None:
-        super().__init__(actions, *args, fanout=1, **kwargs)
+    def __init__(
+        self,
+        actions: Iterable[Action],
+        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
+        name: str | None = None,
+        default_expect_timeout: Duration | None = None,
+        *,
+        hide_subactions: bool = False,
+    ) -> None:
+        super().__init__(
+            actions,
+            lifecycle_handlers,
+            name,
+            default_expect_timeout,
+            fanout=1,
+            hide_subactions=hide_subactions,
+        )
 
 
-T = TypeVar("T", str, Host)
+T = TypeVar("T", bound=str | Host)
 
 
 def wait_any_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
@@ -380,6 +408,7 @@ def wait_any_actions(actions: Iterable[Action], timeout: Duration | None = None)
     :param timeout: seconds to wait at the most; None = no limit
     :returns: those that have ended, in the order given; empty if the timeout came first, or if
       no actions were given
+    :raises TypeError: for what is no action
     :raises ValueError: if one was not started
     """
     return _wait(list(actions), timeout, 1)
@@ -391,6 +420,7 @@ def wait_all_actions(actions: Iterable[Action], timeout: Duration | None = None)
     :param actions: started actions
     :param timeout: seconds to wait at the most; None = no limit
     :returns: those that have ended, in the order given
+    :raises TypeError: for what is no action
     :raises ValueError: if one was not started
     """
     actions = list(actions)
@@ -404,6 +434,8 @@ wait_multiple_actions = wait_any_actions
 def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[Action]:
     pending: list[tuple[Action, Latch]] = []
     for action in actions:
+        if not isinstance(action, Action):
+            raise TypeError(f"this waits for actions; {action!r} has a wait() of its own, or none")
         execution = action._execution
         if execution is None:
             raise ValueError(f"{action!r} was not started: call start() first")
@@ -428,16 +460,21 @@ def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[
     return [action for action, latch in pending if latch.fired]
 
 
-def filter_bad_hosts(action: Action, hosts: Iterable[T]) -> list[T]:
-    """The hosts on which no process of ``action`` has failed, in the order given.
+def filter_bad_hosts(action: Action, hosts: T | Iterable[T] | None) -> list[T]:
+    """The hosts on which no process of ``action`` has failed, in the order given. (execo 2.8.2)
 
     :param action: the action
-    :param hosts: names or Hosts; the entries come back as they are
+    :param hosts: as the action got them: names, Hosts, or a single one, which may be a range; the
+      entries come back as they are
+    :raises ValueError: for what cannot be a host, and for a range among several entries
     """
+    given: Any = expand(hosts) if isinstance(hosts, str) else hosts
+    if given is None or isinstance(given, Host):
+        given = [] if given is None else [given]
     bad = {Host(process.host) for process in action.failed if hasattr(process, "host")}
     addresses = {host.address for host in bad}
     return [
         host
-        for host in hosts
+        for host in given
         if (host not in bad if isinstance(host, Host) else Host(host).address not in addresses)
     ]

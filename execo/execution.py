@@ -13,6 +13,7 @@ from ._core.runtime import Runtime
 from .config import configuration
 from .delivery import call_handlers
 from .errors import Reason
+from .lifecycle import Run
 from .log import logger
 from .process_base import ProcessBase, start_all
 from .transports.base import ENDING_SIGNALS
@@ -75,7 +76,7 @@ class Execution:
     def cancel(self) -> None:
         """Give up before the start, with all children."""
         self.requested = False
-        self._started(self._children)
+        self._started(self._children, {})
         if not self._children:
             self._end()
 
@@ -85,30 +86,35 @@ class Execution:
         return self._failures.total() <= self._most_logs
 
     def _start(self, children: list[ProcessBase | Action]) -> None:
+        begun: _Begun = {}
         try:
             if self._killed is None:
-                _start_children(children)
+                _start_children(children, begun)
         finally:
             # What has not begun, for whatever reason, is given up there: the action still ends.
-            self.runtime.loop.call_soon(self._started, children)
+            self.runtime.loop.call_soon(self._started, children, begun)
 
-    def _started(self, children: list[ProcessBase | Action]) -> None:
+    def _started(self, children: list[ProcessBase | Action], begun: _Begun) -> None:
         for child in children:
-            if self._killed is not None and _latches(child) is not None:
+            if self._killed is not None and _run_of(child) is not None:
                 child._kill_on_loop(*self._killed)
-            self._watch(child)
+            self._watch(child, begun.get(id(child)))
 
-    def _watch(self, child: ProcessBase | Action) -> None:
-        """Hear of its end; one that was not started is given up."""
+    def _watch(self, child: ProcessBase | Action, run: Run | Execution | None = None) -> None:
+        """Hear of the end of its run; one that was not started is given up.
+
+        :param run: the one that was started: a handler may have reset the child since
+        """
         if not self._unwatched[id(child)]:
             return
         self._unwatched[id(child)] -= 1
-        child._cancel(self.runtime)
-        latches = _latches(child)
-        assert latches is not None
+        if run is None:
+            child._cancel(self.runtime)
+            run = _run_of(child)
+        assert run is not None
         call_soon = self.runtime.loop.call_soon
-        latches[0].add(self._child_ended)
-        latches[1].add(lambda: call_soon(self._released_one))
+        run.end_latch.add(self._child_ended)
+        run.release_latch.add(lambda: call_soon(self._released_one))
 
     def _child_ended(self) -> None:
         self._to_end -= 1
@@ -156,15 +162,20 @@ class Execution:
         )
 
 
-def _latches(child: ProcessBase | Action) -> tuple[Latch, Latch] | None:
-    one = child._run if isinstance(child, ProcessBase) else child._execution
-    return None if one is None else (one.end_latch, one.release_latch)
+_Begun = dict[int, Run | Execution]
+"""What children have begun, by their id()."""
 
 
-def _start_children(children: Sequence[ProcessBase | Action]) -> None:
+def _run_of(child: ProcessBase | Action) -> Run | Execution | None:
+    return child._run if isinstance(child, ProcessBase) else child._execution
+
+
+def _start_children(children: Sequence[ProcessBase | Action], begun: _Begun) -> None:
     processes = [child for child in children if isinstance(child, ProcessBase)]
     if processes:
-        start_all(processes)
+        begun.update(zip(map(id, processes), start_all(processes), strict=True))
     for child in children:
         if not isinstance(child, ProcessBase):
             child.start()
+            if child._execution is not None:
+                begun[id(child)] = child._execution

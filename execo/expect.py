@@ -57,15 +57,21 @@ def compile_patterns(regexes: Any) -> tuple[re.Pattern[str], ...]:
         regexes = (regexes,)
     if isinstance(regexes, bytes) or not isinstance(regexes, Iterable):
         raise TypeError(f"patterns are texts or compiled patterns, or a list of them: {regexes!r}")
-    patterns = tuple(
-        re.compile(one, re.MULTILINE) if isinstance(one, str) else one for one in regexes
-    )
+    patterns = tuple(_compile(one) if isinstance(one, str) else one for one in regexes)
     for pattern in patterns:
         if not isinstance(pattern, re.Pattern) or not isinstance(pattern.pattern, str):
             raise TypeError(f"a pattern is a text, or compiled from a text: not {pattern!r}")
     if not patterns:
         raise ValueError("no pattern to look for")
     return patterns
+
+
+def _compile(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.MULTILINE)
+    except re.error as exc:
+        # Its own message has the place alone, and there may be several patterns.
+        raise re.error(f"{exc.msg}: no regular expression: {text!r}", text, exc.pos) from None
 
 
 class _Expectation:

@@ -7,14 +7,16 @@ the script uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .action_base import Action
 from .config import CHAINPUT, SCP, SSH, TAKTUK, configuration
 from .host import Host
 from .local_process import Process
 from .process_base import ProcessBase
 from .ssh_process import SshProcess
+
+if TYPE_CHECKING:
+    from .action import Get, Put, Remote
 
 __all__ = [
     "ActionFactory",
@@ -62,37 +64,39 @@ class ActionFactory:
             if getattr(self, choice) is not None:
                 _class_name(choice, getattr(self, choice))
 
-    def get_remote(self, *args: Any, **kwargs: Any) -> Action:
+    def get_remote(self, *args: Any, **kwargs: Any) -> Remote:
         """Make an action that runs a command on hosts.
 
         :param args: see :class:`~execo.remote.Remote`
         :raises ValueError: for a tool in the configuration that cannot do it
         """
-        return self._make("remote_tool", args, kwargs)
+        made: Remote = self._make("remote_tool", args, kwargs)
+        return made
 
-    def get_fileput(self, *args: Any, **kwargs: Any) -> Action:
+    def get_fileput(self, *args: Any, **kwargs: Any) -> Put:
         """Make an action that copies files to hosts.
 
         :param args: see :class:`~execo.transfer.Put`
         :raises ValueError: for a tool in the configuration that cannot do it
         """
-        return self._make("fileput_tool", args, kwargs)
+        made: Put = self._make("fileput_tool", args, kwargs)
+        return made
 
-    def get_fileget(self, *args: Any, **kwargs: Any) -> Action:
+    def get_fileget(self, *args: Any, **kwargs: Any) -> Get:
         """Make an action that copies files from hosts.
 
         :param args: see :class:`~execo.transfer.Get`
         :raises ValueError: for a tool in the configuration that cannot do it
         """
-        return self._make("fileget_tool", args, kwargs)
+        made: Get = self._make("fileget_tool", args, kwargs)
+        return made
 
-    def _make(self, choice: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Action:
+    def _make(self, choice: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tool = getattr(self, choice)
         name = _class_name(choice, configuration[choice] if tool is None else tool)
         from . import action as kinds  # which has this factory, too
 
-        made: Action = getattr(kinds, name)(*args, **kwargs)
-        return made
+        return getattr(kinds, name)(*args, **kwargs)
 
     def __repr__(self) -> str:
         tools = [

@@ -133,7 +133,9 @@ def check_output_handlers(entries: Iterable[OutputHandler] | None) -> list[Outpu
     if entries is None:
         return []
     # A file can be iterated over, too: its lines would be taken for names.
-    alone = isinstance(entries, str) or hasattr(entries, "write") or hasattr(entries, "read")
+    # So would the numbers of bytes, for descriptors.
+    alone = isinstance(entries, (str, bytes)) or hasattr(entries, "write")
+    alone = alone or hasattr(entries, "read")
     if alone or not isinstance(entries, Iterable):
         raise TypeError(f"output handlers are given as a list, not as {entries!r} alone")
     checked = list(entries)
@@ -158,7 +160,7 @@ def check_lifecycle_handlers(
 ) -> list[Any]:
     """The handlers as a new list.
 
-    :raises TypeError: for one handler without a list around it, or a class
+    :raises TypeError: for one handler without a list around it, a class, what is no handler
     """
     if entries is None:
         return []
@@ -167,6 +169,8 @@ def check_lifecycle_handlers(
     checked = list(entries)
     for entry in checked:
         _refuse_class(entry)
+        if not any(hasattr(entry, name) for name in ("start", "end", "reset")):
+            raise TypeError(f"{entry!r} is no lifecycle handler: it has no start() and no end()")
     return checked
 
 

@@ -213,7 +213,7 @@ def command_and_hosts(
     kinds = _kind(first), _kind(second)
     if kinds[0] == "hosts" or kinds == ("", "text"):  # a generator of hosts, for one
         return second, first
-    if kinds[1] == "texts" and first is not None and kinds[0] in ("texts", ""):
+    if kinds[1] == "texts" and kinds[0] != "text" and isinstance(first, Iterable):
         raise TypeError(f"say which are the hosts, as in cmd=[...], {names}=[...]")
     if kinds == ("texts", "text") and not one:
         return second, first

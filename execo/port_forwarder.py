@@ -93,14 +93,15 @@ class PortForwarder(SshProcess):
         """Start it and block until it forwards, at most ``connection_params["forwarding_timeout"]``
         seconds.
 
-        :raises ProcessesFailed: if it does not; it has ended then, and says why (``message``)
+        :raises ProcessesFailed: if it does not, or not any more; it has ended then, and says why
+          (``message``)
         """
         try:
             self._wait_forwarding()
         except BaseException:
             self.kill()  # a Ctrl-C: nobody comes to the end of the block
             raise
-        if not self.forwarding.is_set():
+        if self.ended or not self.forwarding.is_set():
             raise ProcessesFailed([self.wait()])
         return self
 

@@ -39,7 +39,8 @@ def get_port() -> int:
     with _lock:
         for place in itertools.islice(itertools.count(_tried), size):
             _tried = place + 1
-            port = first + place % size
+            # Forked children, which go on from the same place, do not all get the same port.
+            port = first + (place + 97 * os.getpid()) % size
             if _is_free(port):
                 return port
     text = f'no port from {first} to {last} is free; widen configuration["port_range"]'

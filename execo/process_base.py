@@ -121,11 +121,18 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         call waits for the process to read. What could not be written sets ``write_error``.
 
         :returns: the length of ``data``
+        :raises TypeError: for what is neither text nor bytes
         :raises ValueError: if it was not started (execo 2.8.2: TypeError)
         """
         if self._run is None:
             raise ValueError(f"{self!r} was not started: write() needs start() first")
-        encoded = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+        if isinstance(data, str):
+            encoded = data.encode("utf-8", "surrogateescape")
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            encoded = bytes(data)
+        else:
+            # bytes(3) would be three NULs, and bytes([3]) a byte.
+            raise TypeError(f"write() takes text or bytes, not {data!r}")
         self._run.feed.write(encoded)
         return len(data)
 
@@ -403,19 +410,23 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         return past
 
 
-def start_all(processes: Sequence[ProcessBase]) -> None:
-    """Start processes, those of one transport with one call. What was started before is left
-    alone. Failures end the process that they concern. Not for the main thread, see
-    ``Runtime.run_unbroken``."""
+def start_all(processes: Sequence[ProcessBase]) -> list[Run]:
+    """Start processes, those of one transport with one call, and give back their runs. What was
+    started before is left alone. Failures end the process that they concern. Not for the main
+    thread, see ``Runtime.run_unbroken``."""
     runtime = get_runtime(configuration["switch_interval"])
     pairs: dict[str, list[tuple[Exec, Sink]]] = {}
     runs: list[Run] = []
+    new: list[Run] = []
     for process in processes:
         with _starting:
-            if process._run is not None:
+            run = process._run
+            if run is not None:
+                runs.append(run)
                 continue
             run = process._run = Run(process, runtime)
         runs.append(run)
+        new.append(run)
         process._tell_early_watchers(run)
         if process._early_input:
             process._give_early_input()
@@ -431,9 +442,10 @@ def start_all(processes: Sequence[ProcessBase]) -> None:
             for _, sink in requests:
                 if isinstance(sink, Run) and not (sink.channel and sink.channel.start_date):
                     _fail(sink, exc)
-    for run in runs:
+    for run in new:
         if run.channel is None or run.channel.failed:
             run.end_latch.wait()  # on its way: the I/O thread never blocks
+    return runs
 
 
 def _fail(run: Run, cause: BaseException) -> None:

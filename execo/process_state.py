@@ -399,7 +399,12 @@ def _unknown_argument(kind: type, key: str) -> TypeError:
     import difflib
     import inspect
 
-    known = [*ProcessArgs.__annotations__, *inspect.signature(kind).parameters]
+    # Those of its bases too: a Serial takes what a Process does.
+    known = list(ProcessArgs.__annotations__)
+    for base in kind.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(base).parameters.values()
+            known += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     near = difflib.get_close_matches(key, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     if key in default_connection_params and "connection_params" in known:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-from threading import Thread
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ._core.locks import new_lock
 from .output import STDOUT, Capture, Place
@@ -32,7 +32,8 @@ class Reading:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._searches: dict[tuple[object, int], Search] = {}
+        # A process that runs for long is not to keep all who have ever read along.
+        self._searches: WeakKeyDictionary[object, dict[int, Search]] = WeakKeyDictionary()
         self._recent: dict[int, Recent] = {}
         self._watchers: tuple[Callable[[], object], ...] = ()
 
@@ -58,13 +59,13 @@ class Reading:
 
     def search(self, reader: object, stream: int) -> Search:
         """The search of ``reader`` in ``stream``, made at the first call."""
-        search = self._searches.get((reader, stream))
+        # Two threads with one handler are to find the same one, so that one is refused.
+        searches = self._searches.setdefault(reader, {})
+        search = searches.get(stream)
         if search is None:
-            self._forget_ended_threads()
             if not self.run.keeps_all(stream) and not self.run.runtime.gone:
                 self.run.runtime.loop.run_sync(self._keep_recent, stream)
-            # Two threads with one handler are to find the same one, so that one is refused.
-            search = self._searches.setdefault((reader, stream), Search(self, stream))
+            search = searches.setdefault(stream, Search(self, stream))
         return search
 
     def source(self, stream: int) -> Capture | Recent | None:
@@ -81,11 +82,6 @@ class Reading:
         """Call it no more."""
         with _lock:
             self._watchers = tuple(one for one in self._watchers if one != watcher)
-
-    def _forget_ended_threads(self) -> None:
-        for reader, stream in list(self._searches):
-            if isinstance(reader, Thread) and not reader.is_alive():
-                self._searches.pop((reader, stream), None)
 
     def _keep_recent(self, stream: int) -> None:
         if stream in self._recent:

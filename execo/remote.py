@@ -10,7 +10,6 @@ from .action_base import Action, ActionLifecycleHandler
 from .config import given_params
 from .host import MISSING, Host, Hosts, command_and_hosts, get_hosts_list
 from .local_process import Process
-from .process_base import ProcessBase
 from .serial import SerialSsh, serial_command
 from .ssh_process import SshProcess
 from .substitutions import Template, raw
@@ -45,8 +44,9 @@ class Local(Action):
             default_expect_timeout,
         )
 
+    # A list of its own for each caller: nobody can put another kind into ours.
     @property
-    def processes(self) -> list[ProcessBase]:
+    def processes(self) -> list[Process]:  # type: ignore[override]
         return [self.process]
 
     def write(self, data: str | bytes) -> int:
@@ -169,7 +169,7 @@ class Remote(Action):
         return list(self._hosts)
 
     @property
-    def processes(self) -> list[ProcessBase]:
+    def processes(self) -> list[SshProcess]:  # type: ignore[override]
         return list(self._processes)
 
     def write(self, data: str | bytes) -> int:

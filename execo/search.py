@@ -55,7 +55,7 @@ class Search:
         self._text = ""
         self._place = self._mark
         self._start = 0  # where in it a match may begin
-        self._searched = 0  # up to where it was searched in vain
+        self._searched = 0  # up to where it was searched: no match begins a window before that
         self._piece = _FIRST_PIECE
         self._goal = 0
         self._lost = 0
@@ -82,7 +82,7 @@ class Search:
             # Else it goes on: who asks again and again for the same does not search it all again.
             self._rewind()
         self._patterns, self._window = patterns, window
-        self._piece = _FIRST_PIECE
+        self._piece = max(_FIRST_PIECE, window)
         self._lost = 0
         self.result = (None, None)
         self._goal = 0 if source is None else source.size
@@ -120,10 +120,17 @@ class Search:
         while True:
             # Before reading: nothing comes after it.
             self.over = self.reading.run.is_over(self.stream)
-            if not self._read():
+            come = self._read()
+            if not come and self._searched == len(self._text):
                 return self.over
-            if self._find():
+            index, found = self._first()
+            if found is not None and (not come or self._is_settled(found, last)):
+                self._take(index, found)
                 return True
+            # One that is not settled is found once more, or another one.
+            done = len(self._text) if found is None else found.start()
+            self._searched = max(self._searched, done)
+            self._forget()
             if not last:
                 # The others are to have their turn, however much this one prints.
                 self.wake()
@@ -137,6 +144,8 @@ class Search:
             return False
         text, place, lost = source.read(self._place, self._piece)
         if lost:
+            if self._searched < len(self._text):
+                return False  # first what is in front of the gap
             # What is on both sides of the gap is no match.
             self._lost += lost
             self._text, self._start, self._searched = "", 0, 0
@@ -147,35 +156,42 @@ class Search:
         self._text += text
         return True
 
-    def _find(self) -> bool:
-        best: re.Match[str] | None = None
+    def _first(self) -> Match:
+        """Of several, what comes first in the output."""
+        first: Match = (None, None)
         begin = max(self._start, self._searched - self._window)
         for index, pattern in enumerate(self._patterns):
             found = pattern.search(self._text, begin)
-            # Of several, what comes first in the output, as far as it has come.
-            if found is not None and (best is None or found.start() < best.start()):
-                best = found
-                self.result = (index, found)
-        if best is None:
-            self._searched = len(self._text)
-            self._forget()
-            return False
-        end = best.end()
+            if found is not None and (first[1] is None or found.start() < first[1].start()):
+                first = index, found
+        return first
+
+    def _is_settled(self, found: re.Match[str], last: bool) -> bool:
+        """Whether nothing that has come behind the text can make it longer, or no match, or
+        another one the first."""
+        if found.start() + self._window < len(self._text):
+            return True
+        source = self.reading.source(self.stream)
+        size = 0 if source is None else source.size
+        return self._place[0] >= (self._goal if last else size)
+
+    def _take(self, index: int | None, found: re.Match[str]) -> None:
+        self.result = (index, found)
+        end = self._start = self._searched = found.end()
         rest = self._text[end:]
         size = len(rest) if rest.isascii() else len(rest.encode("utf-8", "surrogateescape"))
         self._mark = (self._place[0] - size, self._place[1] - len(rest))
         self._before = self._text[max(0, end - _CONTEXT) : end]
-        self._rewind()
-        return True
+        self._forget()
 
     def _forget(self) -> None:
         """Drop what no match can begin in any more."""
-        surplus = len(self._text) - self._window - _CONTEXT
+        surplus = max(self._start, self._searched - self._window) - _CONTEXT
         # Not each time: that would move all of it for every piece.
         if surplus > self._window:
             self._text = self._text[surplus:]
             self._start = max(0, self._start - surplus)
-            self._searched = len(self._text)
+            self._searched -= surplus
 
     def _rewind(self) -> None:
         self._place, self._text = self._mark, self._before

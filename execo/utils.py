@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ParamSpec, TypeVar
@@ -61,6 +62,15 @@ class _Once:
 
 
 _once: dict[Hashable, _Once] = {}
+
+
+def _renew_locks() -> None:
+    for once in _once.values():
+        once.lock = threading.RLock()
+
+
+# In a forked child nobody lets go of what another thread was at.
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 def do_once(key: Hashable, func: Callable[..., T], *args: Any, **kwargs: Any) -> T:

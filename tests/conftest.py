@@ -19,7 +19,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-SETTLE = 2.0
+SETTLE = 10.0
 """Seconds for what a test has ended to be gone: threads finish, the kernel reaps."""
 
 MARK = "LEAK_GUARD_OF"

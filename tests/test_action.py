@@ -37,8 +37,10 @@ from execo import (
     wait_any_actions,
     wait_multiple_actions,
 )
+from execo._core.runtime import get_runtime
 from execo.errors import Reason
 from execo.process import ProcessBase
+from execo.transports.local import LocalTransport
 
 LONG = 30.0
 """Seconds that nothing here takes: a hang."""
@@ -1030,6 +1032,36 @@ def test_a_handler_may_reset_and_run_its_action_again() -> None:
     assert done.wait(LONG)
     assert ended(action).failed
     assert len(runs) == 3
+
+
+def test_a_handler_may_reset_its_process_while_others_are_being_started() -> None:
+    was_reset, watched = threading.Event(), threading.Event()
+
+    class Again(ProcessLifecycleHandler):
+        def end(self, process: ProcessBase) -> None:
+            if not was_reset.is_set():
+                process.reset()
+                was_reset.set()
+                assert watched.wait(LONG)
+                process.start()
+
+    class Late(Process):
+        transport = "late"
+
+    class LateTransport(LocalTransport):
+        def open_all(self, pairs: Any) -> list[Any]:
+            assert was_reset.wait(LONG)
+            return super().open_all(pairs)
+
+    runtime = get_runtime()
+    runtime.transports["late"] = LateTransport(runtime)
+    first = Process("true", lifecycle_handlers=[Again()])
+    action = Many([first, Late("true")]).start()
+    runtime.loop.run_sync(int)  # the action has heard of what was started
+    watched.set()
+    assert action.wait(LONG).ended
+    assert first.wait(LONG).exit_code == 0
+    runtime.transports.pop("late").close()
 
 
 # -- logging ----------------------------------------------------------------------------------

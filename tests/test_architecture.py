@@ -139,7 +139,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     # Doors: they hand out what is behind them.
     "process":               KINDS,
     "action":                KINDS,
-    "transfer.*":            ACTION | rooms("transports"),
+    "transfer.*":            ACTION | rooms("transports taktuk"),
     "forwarding.*":          SEAM | rooms("transports"),
     "ports":                 CORE,
     "port_forwarder":        PROCESS | rooms("ssh_process forwarding.* ports"),

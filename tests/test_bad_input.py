@@ -255,14 +255,15 @@ class Bad(ProcessLifecycleHandler, ProcessOutputHandler):
 
 
 def test_handlers_that_raise_everywhere() -> None:
-    bad: Any = [Bad(), object()]
     p = Process(
         "seq 100000; exit 2",
         shell=True,
-        lifecycle_handlers=bad,
+        lifecycle_handlers=[Bad()],
         stdout_handlers=[Bad(), "/no/such/folder/file", 12345],
         stderr_handlers=[Bad()],
-    ).run(30)
+    )
+    p.lifecycle_handlers.append(object())
+    p.run(30)
     assert p.ended
     assert (p.exit_code, p.reason, p.message) == (2, Reason.EXIT_CODE, "exited 2")
     assert p.stdout.endswith("\n100000\n")

@@ -244,10 +244,39 @@ def test_however_it_is_read_the_same_is_found(words: list[str], piece: int, kept
         seen = []
         while match := p.expect(r"^<[a-zé]*>|<[a-zé]*>$", LONG, window=11)[1]:
             seen.append(match[0])
-    assert [one for one in seen if one not in text] == []
-    exact = re.findall(r"^<[a-zé]*>", text, re.MULTILINE)
-    # $ is also the end of what has come so far, but ^ is the beginning of a line alone.
-    assert [one for one in exact if one not in seen] == []
+    assert seen == re.findall(r"^<[a-zé]*>|<[a-zé]*>$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("length", [4090, 4093, 4096, 65530, 65533, 65536])
+def test_what_has_come_is_searched_as_one_text(length: int, kept: bool) -> None:
+    before = "x" * length
+    for pattern, text, expected in (
+        (r"\d+", "12345 more", "12345"),
+        (r"^x+$|end", "x\nend", before + "x"),
+        (r"foo(?!bar)|b\w+", "foobar.", "bar"),
+        (r"\w\Z|=", "yyy=", "="),
+    ):
+        p, script = play(Gate(), Out((before + text).encode()), default_stdout_handler=kept)
+        p.expect("nothing so far", 0)
+        script.step()
+        assert found(p.expect(pattern, LONG)) == expected
+
+
+def test_the_first_in_the_output_counts_however_long_it_is() -> None:
+    p = printed("BEGIN\nfoo\n" + "x" * 60000 + "END\n")
+    index, match = p.expect(["foo", r"BEGIN[\s\S]*?END"], LONG)
+    assert (index, match and len(match[0])) == (1, 60013)
+    assert found(p.expect(r"\n", 0)) == "\n"  # and on from its end
+    assert p.expect(r"[\s\S]", 0) == (None, None)
+
+
+def test_matches_of_one_text_share_it() -> None:
+    p = printed("x" * 100 + "word " * 10000)
+    matches = [p.expect(r"\w+ ", 0)[1] for _ in range(10000)]
+    texts = {id(match.string): match.string for match in matches if match is not None}
+    assert sum(map(len, texts.values())) < 500_000
+    assert found(p.expect(r"\w+", 0)) is None
 
 
 def test_a_match_begins_within_the_window() -> None:
@@ -574,14 +603,14 @@ def test_no_more_than_a_part_is_held_in_memory() -> None:
     assert isinstance(source, execo.reading.Recent)
     assert source.size > 14_000_000
     assert source.size - source.first <= 2 * execo.reading.KEPT
-    assert all(len(search._text) <= 1024 for search in reading._searches.values())
+    assert len(reading._searches[threading.current_thread()][1]._text) <= 1024
 
 
 def test_a_search_in_vain_holds_no_more_than_two_windows() -> None:
     p = Process("seq 500000", nolog_expect_fail=True).run()
     p.expect("ready", 0, window=1000)
     assert p._run is not None
-    (search,) = p._run.reading._searches.values()
+    search = p._run.reading._searches[threading.current_thread()][1]
     assert len(search._text) <= 2200
 
 

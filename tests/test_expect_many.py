@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import subprocess
@@ -29,6 +30,7 @@ from execo import (
     SshProcess,
     configuration,
 )
+from execo.process import ProcessBase
 from execo.testing import Cluster
 
 LONG = 20
@@ -491,3 +493,18 @@ def test_a_long_search_holds_up_nobody_for_long() -> None:
     assert text(shell("echo ready").start().expect("ready", LONG)) == "ready"
     thread.join()
     slow.wait(LONG)
+
+
+def test_a_server_forgets_the_handlers_that_have_asked_it() -> None:
+    class Ask(ProcessLifecycleHandler):
+        def end(self, process: ProcessBase) -> None:
+            server.expect("ready", LONG)
+
+    with shell("echo ready; cat").start() as server:
+        for _ in range(20):
+            Process("true", lifecycle_handlers=[Ask()]).run(LONG)
+        gc.collect()
+        assert server._run is not None
+        # Save those that the idle threads have run last.
+        assert len(server._run.reading._searches) < 10
+    server.wait(LONG)

@@ -13,7 +13,7 @@ CONFTEST = Path(__file__).with_name("conftest.py").read_text()
 
 @pytest.fixture(autouse=True)
 def same_conftest(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(CONFTEST.replace("SETTLE = 2.0", "SETTLE = 0.3"))
+    pytester.makeconftest(CONFTEST.replace("SETTLE = 10.0", "SETTLE = 0.3"))
 
 
 def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import socket
 import threading
 from typing import Any
@@ -161,6 +162,22 @@ def test_its_port_is_free_when_it_was_killed(cluster: Cluster) -> None:
             with PortForwarder(cluster.hosts[0], "127.0.0.1", port, f.local_port) as f:
                 assert ask(f.local_port, b"x") == b"x"
         f.wait(TIMEOUT)
+
+
+def test_what_is_sent_to_a_service_that_has_said_all_arrives(way: Way) -> None:
+    counts: queue.Queue[int] = queue.Queue()
+
+    def listener(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_WR)
+        counts.put(len(read_all(sock)))
+
+    with serve(listener) as port, forwarder(way, port) as f:
+        for _ in range(20):
+            with connect(f.local_port) as sock:
+                assert read_all(sock) == b""
+                sock.sendall(b"after" * 100_000)
+                sock.shutdown(socket.SHUT_WR)
+                assert counts.get(timeout=TIMEOUT) == 500_000
 
 
 def test_ipv6_on_both_sides(way: Way) -> None:

@@ -97,7 +97,7 @@ def test_a_port_that_is_taken(plain: Host, transport: str) -> None:
         f = forwarder(plain, 80, transport, local_port=taken).start()
         f.wait(TIMEOUT)
         assert (f.ok, f.error, f.reason) == (False, True, Reason.SPAWN)
-        assert f.message == f"cannot listen on 127.0.0.1:{taken}: address already in use"
+        assert f.message.startswith(f"cannot listen on 127.0.0.1:{taken}: address already in use")
         assert isinstance(f.error_reason, OSError if transport == "paramiko" else Exception)
         with pytest.raises(ProcessesFailed, match="address already in use") as caught, f.reset():
             pytest.fail("it does not come here")
@@ -315,3 +315,14 @@ def test_kills_and_starts_from_many_threads(plain: Host) -> None:
         for thread in threads:
             thread.join(TIMEOUT)
     assert problems == []
+
+
+def test_a_block_is_not_entered_with_one_that_has_ended(cluster: Cluster) -> None:
+    f = forwarder(cluster.hosts[0], 9).start()
+    assert f.forwarding.wait(TIMEOUT)
+    f.kill().wait(TIMEOUT)
+    with pytest.raises(ProcessesFailed, match="SIGTERM"), f:
+        pytest.fail("it does not listen any more")
+    with f.reset():
+        connect(f.local_port).close()
+    f.wait(TIMEOUT)

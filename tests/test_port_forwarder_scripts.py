@@ -67,6 +67,38 @@ os.waitpid(pid, 0)
     assert (code, out, err) == (0, "1 b'y'\nfree\nTrue\n", "")
 
 
+def test_a_child_forked_before_it_listens_holds_no_port(plain: Host, tmp_path: Path) -> None:
+    source = """
+import threading
+from execo._core.runtime import get_runtime
+going_on = threading.Event()
+get_runtime().loop.call_soon(going_on.wait)
+second = PortForwarder(f.host, "127.0.0.1", 9, connection_params=f.connection_params).start()
+there, here = os.pipe()
+pid = os.fork()
+if not pid:
+    os.close(here)
+    os.read(there, 1)
+    os._exit(0)
+going_on.set()
+second.forwarding.wait()
+second.kill().wait()
+try:
+    socket.create_connection(("127.0.0.1", second.local_port))
+except ConnectionRefusedError:
+    print("free")
+os.close(here)
+os.waitpid(pid, 0)
+client.close()
+f.kill().wait()
+"""
+    with serve(echo) as port:
+        env = {"SERVICE": str(port), "TRANSPORT": "paramiko"}
+        with HostScript(tmp_path, _SCRIPT + source, plain, env=env) as script:
+            code, out, err = script.finish()
+    assert (code, out, err) == (0, "free\n", "")
+
+
 @pytest.fixture
 def few_descriptors(plain: Host, tmp_path: Path) -> Iterator[tuple[HostScript, int]]:
     """A script that has few descriptors, and the port that it forwards."""

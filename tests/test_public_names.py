@@ -18,6 +18,8 @@ PUBLIC = {
     "Serial": "process",
     "SerialSsh": "process",
     "TaktukProcess": "process",
+    "TaktukGet": "transfer",
+    "TaktukPut": "transfer",
     "TaktukRemote": "action",
     "default_action_factory": "action",
     "get_fileget": "action",

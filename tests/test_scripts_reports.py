@@ -166,7 +166,7 @@ def test_hosts_as_keys_and_in_sets() -> None:
 def test_a_host_is_found_among_processes_and_hosts(hosts: list[Host]) -> None:
     r = Remote("echo {{{host}}}", hosts).run()
     assert hosts[1] in r.hosts
-    (p,) = [p for p in r.processes if p.host == hosts[1]]  # type: ignore[attr-defined]
+    (p,) = [p for p in r.processes if p.host == hosts[1]]
     assert p.stdout.strip() == hosts[1].address
     assert hosts[1] != hosts[1].address
     assert hosts[1].address not in r.hosts
@@ -232,8 +232,8 @@ def test_the_same_parameters_for_many_are_not_shared() -> None:
     params = {"user": "root"}
     r = Remote("true", ["a", "b"], params)
     params["user"] = "guest"
-    r.processes[0].connection_params["user"] = "admin"  # type: ignore[attr-defined]
-    assert [p.connection_params["user"] for p in r.processes] == ["admin", "root"]  # type: ignore[attr-defined]
+    r.processes[0].connection_params["user"] = "admin"
+    assert [p.connection_params["user"] for p in r.processes] == ["admin", "root"]
 
 
 # -- processes and actions as objects --------------------------------------------------------------

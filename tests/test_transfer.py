@@ -387,7 +387,7 @@ def test_as_other_actions(hosts: FolderHosts) -> None:
     write("f", "x")
     many = hosts(*(f"web{number}" for number in range(1, 21)))
     put = Put(many, "f", process_args={"timeout": 60, "max_output": 10}, fanout=3, name="give")
-    assert repr(put) == "<Put 'give': not started, 20 processes>"
+    assert repr(put) == f"<{Put.__name__} 'give': not started, 20 processes>"
     assert put.hosts == many
     with execo.ParallelActions([put, Put(hosts("other"), "f")]) as both:
         both.run(check=True)
@@ -395,7 +395,7 @@ def test_as_other_actions(hosts: FolderHosts) -> None:
     assert put.processes[0].timeout == 60
     assert Put([], "f").run().ok
     process = put.processes[3]
-    assert repr(process) == "<PutProcess 'put f to .' on web4: exited 0>"
+    assert repr(process) == f"<{Put.__name__}Process 'put f to .' on web4: exited 0>"
     with pytest.raises(TypeError, match="made of files"):
         process.write("x")
     # With cwd and env of the process, too.

@@ -459,13 +459,13 @@ def test_a_timeout_names_the_host(hosts: FolderHosts) -> None:
 
 def test_little_waits_in_memory(hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead: list[int] = []
-    real = transfer_upload.Upload._send
+    real = transfer_upload.Upload.take
 
     def send(self: transfer_upload.Upload, block: bytes | None) -> None:
         real(self, block)
         ahead.append(self._ahead)
 
-    monkeypatch.setattr(transfer_upload.Upload, "_send", send)
+    monkeypatch.setattr(transfer_upload.Upload, "take", send)
     Path("f").write_bytes(b"x" * 30 * MIB)
     pipe = hosts.home("web1") / "f"
     os.mkfifo(pipe)

@@ -19,6 +19,7 @@ import pytest
 import execo
 from execo.errors import Reason
 from execo.transfer import Get, Put, unpack
+from execo.transfer import download as transfer_download
 from execo.transfer import process as transfer_process
 from execo.transfer import send as transfer_send
 from execo.transfer.texts import TRAILER
@@ -292,7 +293,7 @@ def test_a_host_that_is_slow_when_a_local_file_fails(
     monkeypatch.setattr(transfer_send._Item, "_check", check)
     process = Put(hosts("web1"), "f", "to/").run().processes[0]
     assert process.reason is Reason.WRITE
-    assert process.exit_code == 143
+    assert process.exit_code in (143, -signal.SIGTERM)  # the script's, or its login shell's
     assert os.listdir(home / "to") == []
 
 
@@ -362,6 +363,16 @@ def test_killed_or_late_while_it_unpacks(
     assert process.reason is (Reason.TIMEOUT if late else process.reason)
     assert process.ok is not late
     assert os.listdir("to") == []
+
+
+def test_what_is_killed_ends_with_its_script(
+    hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_download, "PATIENCE", 1000.0)
+    os.mkfifo(hosts.home("web1") / "f")  # nobody will ever write to it
+    get = Get(hosts("web1"), "f", "to/").start()
+    get.kill().wait(30)
+    assert get.ended
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nobody(hosts: FolderHosts) -> None:

@@ -60,7 +60,7 @@ class Strand:
     on: what the strand holds up must not be what the call waits for.
     """
 
-    __slots__ = ("_calls", "_pool", "_scheduled", "label", "on_wait", "running")
+    __slots__ = ("__weakref__", "_calls", "_pool", "_scheduled", "label", "on_wait", "running")
 
     def __init__(self, pool: Pool, label: Callable[[], str]) -> None:
         self._pool = pool

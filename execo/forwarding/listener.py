@@ -78,20 +78,19 @@ class Listener:
         request = self._request
         try:
             self._carrier = transports.get(self._transport.runtime, request.transport)
-            sockets = bound_sockets(request.bind, request.port)
+            self._sockets = bound_sockets(request.bind, request.port)
         except (OSError, UnicodeError) as exc:  # the latter for a name that can be none
             self.failed = True
             self._loop.call_soon(self._fail, self._not_listening(exc))
         else:
-            self._loop.call_soon(self._reach, sockets)
+            # Now: a child forked before the next step would keep the port.
+            owned.add(self)
+            self._loop.call_soon(self._reach)
         return self
 
-    def _reach(self, sockets: list[socket.socket]) -> None:
-        self._sockets = sockets
-        if self._over:  # given up meanwhile
-            self._close()
-            return
-        owned.add(self)
+    def _reach(self) -> None:
+        if self._over:
+            return  # given up meanwhile
         self._transport.add(self)
         try:
             self._carrier.open_all([(Lease(self._request.target), self)])
@@ -100,7 +99,10 @@ class Listener:
 
     def _not_listening(self, exc: OSError | UnicodeError) -> SpawnError:
         where = place(self._request.bind or "*", self._request.port)
-        error = SpawnError(f"cannot listen on {where}: {_words(exc)}")
+        hint = ""
+        if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+            hint = "; give another local_port, or none for a free one"
+        error = SpawnError(f"cannot listen on {where}: {_words(exc)}{hint}")
         error.__cause__ = exc
         return error
 

@@ -33,7 +33,7 @@ def carry(channel: paramiko.Channel, target: socket.socket) -> None:
             while data := channel.recv(_CHUNK):
                 target.sendall(data)
         with contextlib.suppress(OSError):
-            if channel.closed:
+            if channel.closed and not channel.eof_received:
                 # Nobody takes the answer: a reset, for a service that is blocked in the middle of
                 # it. The shutdown wakes the other thread.
                 target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

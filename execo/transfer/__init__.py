@@ -1,8 +1,9 @@
-"""Files to and from hosts: :class:`Put`, :class:`Get` and :class:`ChainPut`."""
+"""Files to and from hosts: :class:`Put` and :class:`Get`, and other ways to do the same."""
 
 from __future__ import annotations
 
 from .actions import Get, Put
 from .chain import ChainPut
+from .taktuk import TaktukGet, TaktukPut
 
-__all__ = ["ChainPut", "Get", "Put"]
+__all__ = ["ChainPut", "Get", "Put", "TaktukGet", "TaktukPut"]

@@ -61,7 +61,7 @@ class _Copy(Action):
         verb = self._process_class.verb
         complete = make_connection_params(params)
         line = _line(verb, texts[:-1], texts[-1])
-        if complete["scp"] is not None:
+        if complete["scp"] is not None and self._process_class.may_use_scp:
             return ScpProcess(line, complete, verb, **args)
         return self._process_class(line, Host("model"), params, **args)
 

@@ -9,6 +9,7 @@ from execo.errors import OutputError, ProcessError, Reason, SpawnError
 from execo.output import STDOUT
 from execo.transports.base import ENDING_SIGNALS, Channel, Sink
 
+from .one_line import Decoder
 from .receive import Incoming
 from .request import Transfer, cause
 from .script import AHEAD, PATIENCE, Relay
@@ -26,6 +27,7 @@ class Download(Relay):
     def __init__(self, transport: TransferTransport, request: Transfer, sink: Sink) -> None:
         super().__init__(transport, request, sink)
         self._incoming = Incoming(request.location)
+        self._decoder = Decoder() if request.one_line else None
         self._waiting = 0  # bytes that are not stored yet
         self._seen = 0
         self._paused = False
@@ -119,7 +121,7 @@ class Download(Relay):
         incoming = self._incoming
         try:
             if not (self._broken or incoming.cancelled or incoming.surplus):
-                incoming.write(data)
+                incoming.write(data if self._decoder is None else self._decoder.decode(data))
                 if incoming.full:
                     self._loop.call_soon(self._have_all, incoming.surplus)
         except Exception as exc:  # noqa: BLE001 - passed on as the process's error
@@ -194,7 +196,9 @@ class Download(Relay):
         """The script is over, and nothing is to be put into place: what holds up a thread (a pipe
         that nobody reads) does not hold up the process."""
         failed = self._exit is None or self._exit[0] != 0 or self._stopped_by is not None
-        if failed and not self._told:
+        if self._local_end:
+            self._tell()
+        elif failed and not self._told:
             self._loop.call_later(PATIENCE, self._tell)
 
     def _tell(self) -> None:

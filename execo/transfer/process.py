@@ -28,6 +28,7 @@ class FilesProcess(SshProcess):
     """A script on a host that takes or gives files. Made by the actions, see there."""
 
     verb: ClassVar[str] = ""
+    may_use_scp: ClassVar[bool] = True
     names: tuple[str, ...] = ()
     location = ""
 

@@ -18,10 +18,15 @@ from execo.transports.base import Channel, Request, Sink, not_supported
 
 from .download import Download
 from .request import Transfer
-from .script import PATIENCE
+from .script import PATIENCE, Relay
+from .send import Package
+from .supply import Supply
 from .upload import Upload
 
 __all__ = ["TransferTransport"]
+
+_IN_STEP = frozenset({"taktuk"})
+"""Transports that send once what many hosts are told at the same time."""
 
 
 class TransferTransport:
@@ -37,16 +42,26 @@ class TransferTransport:
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         groups: dict[str, list[tuple[Request, Sink]]] = {}
+        shared: dict[Package, Supply] = {}
         for request, sink in pairs:
             if not isinstance(request, Transfer):
                 raise not_supported("transfer", request)
-            kind = Download if request.package is None else Upload
-            relay = kind(self, request, sink)
+            relay: Relay
+            if request.package is None:
+                relay = Download(self, request, sink)
+            else:
+                relay = Upload(self, request, sink, self._supply(request, request.package, shared))
             groups.setdefault(request.transport, []).append((request, relay))
         channels: list[Channel] = []
         for name, group in groups.items():
             channels += transports.get(self.runtime, name).open_all(group)
         return channels
+
+    def _supply(self, request: Transfer, package: Package, shared: dict[Package, Supply]) -> Supply:
+        supply = shared.get(package) or Supply(self.runtime, package, request.label)
+        if request.transport in _IN_STEP:
+            shared[package] = supply
+        return supply
 
     def close_idle(self) -> None:
         """Does nothing: nothing is kept."""

@@ -20,6 +20,7 @@ class Transfer(Exec):
     :param label: how messages begin: what was to be put or got, and the host
     :param package: what to send; or
     :param location: where what arrives is stored, an absolute path
+    :param one_line: what arrives is to be decoded, see :mod:`~execo.transfer.one_line`
     :param on_end: called on a worker thread when the package is not needed any more
     """
 
@@ -27,6 +28,7 @@ class Transfer(Exec):
     label: str = ""
     package: Package | None = None
     location: str = ""
+    one_line: bool = False
     on_end: Callable[[], object] | None = None
 
 

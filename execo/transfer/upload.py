@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from execo.errors import ProcessError, WriteError
+from execo.transports.base import Sink
 
-from .request import cause
+from .request import Transfer, cause
 from .script import AHEAD, Relay
+from .supply import Supply
+
+if TYPE_CHECKING:
+    from .relay import TransferTransport
 
 __all__ = ["Upload"]
 
 
 class Upload(Relay):
-    """Sends a package to the script's stdin, as fast as it is taken."""
+    """Sends a package to the script's stdin, as fast as it is taken.
 
-    _blocks: Iterator[bytes]
-    _reading = False
+    :param supply: reads the package, for others too where they go in step
+    """
+
+    started = False
     _released = False
     _ahead = 0
 
+    def __init__(
+        self, transport: TransferTransport, request: Transfer, sink: Sink, supply: Supply
+    ) -> None:
+        super().__init__(transport, request, sink)
+        self.supply = supply
+        supply.join(self)
+
+    @property
+    def ready(self) -> bool:
+        """It has room for a block."""
+        return self.started and self._ahead <= AHEAD // 2
+
     def on_start(self) -> None:
         super().on_start()
-        package = self._request.package
-        assert package is not None
-        if package.ready is None:
-            self._blocks = package.blocks()
-            self._pull()
-        else:
-            self._send(package.ready)
-            self._send(None)
+        self.started = True
+        self.supply.on_ready(self)
 
     def on_written(self, count: int) -> None:
         self._ahead -= count
         super().on_written(count)
-        self._pull()
+        if self.ready:
+            self.supply.on_ready(self)
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         super().on_exit(status, error)
@@ -45,6 +59,7 @@ class Upload(Relay):
         self._release()
 
     def _release(self) -> None:
+        self.supply.leave(self)
         if not self._released and self._request.on_end is not None:
             self._released = True
             self._strand.submit(self._request.on_end)
@@ -52,38 +67,21 @@ class Upload(Relay):
     def on_write_error(self, error: OSError) -> None:
         # The script says why on its stderr, and with its exit code.
         self._over = True
+        self.supply.leave(self)
         super().on_write_error(error)
 
-    def _pull(self) -> None:
-        package = self._request.package
-        idle = not self._reading and not self._over and self._error is None
-        if idle and self._ahead <= AHEAD // 2 and package and package.ready is None:
-            self._reading = True
-            self._strand.submit(self._read)
-
-    def _read(self) -> None:
-        """On the strand."""
-        try:
-            block = next(self._blocks, None)
-        except Exception as exc:  # noqa: BLE001 - passed on as the process's error
-            self._loop.call_soon(self._fail, exc)
-        else:
-            self._loop.call_soon(self._send, block)
-
-    def _send(self, block: bytes | None) -> None:
-        """``block``, or the end."""
-        self._reading = False
+    def take(self, block: bytes | None) -> None:
+        """Send ``block``, or the end."""
         if self._over or self._channel is None:
             return
         if block is None:
-            self._reading = True  # there is nothing more to read
             self._channel.close_stdin()
         elif block:
             self._ahead += len(block)
             self._channel.write(block)
-            self._pull()
 
-    def _fail(self, exc: Exception) -> None:
+    def fail(self, exc: Exception) -> None:
+        """The package cannot be read."""
         if self._over or self._channel is None:
             return
         self._error = WriteError(f"{self._request.label}: {cause(exc)}")
