@@ -23,6 +23,10 @@ _POLICIES = {
     "yes": "strict",
     "ask": "strict",  # nobody is asked
 }
+_NOT_FOR_TAKTUK = (
+    *("-m", "--machine", "-f", "--machines-file", "-G", "--gateway"),
+    *("-E", "--escape-character"),
+)
 _announced: set[tuple[str, ...]] = set()
 
 
@@ -80,12 +84,19 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
 def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:
     """The taktuk command with the user's options.
 
-    :raises ValueError: if it is empty
+    :raises ValueError: if it is empty, or an option is one that changes which hosts there are or
+      how our words are read: what one host prints would be taken for another one's
     """
-    words = shlex.split(params["taktuk"])
+    words, options = shlex.split(params["taktuk"]), tuple(params["taktuk_options"])
     if not words:
         raise ValueError("taktuk is empty: name the taktuk command")
-    return (*words, *params["taktuk_options"])
+    for word in options:
+        if word.startswith(_NOT_FOR_TAKTUK):
+            raise ValueError(
+                f"taktuk_options cannot have {word!r}: the hosts, and the escape character, are "
+                "those that execo gives"
+            )
+    return (*words, *options)
 
 
 def _local_user(transport: str) -> str | None:

@@ -17,7 +17,8 @@ class TaktukProcess(SshProcess):
     Alone, it has a taktuk for itself. Parameters as for :class:`~execo.process.SshProcess`.
 
     What differs from it: ``pid`` is the process id on the host. The process ends when nothing there
-    holds its output open any more. There is no terminal. The command runs below ``/bin/sh`` of the
+    holds its output open any more, or a second after a SIGKILL, which is then taken for its exit
+    code. There is no terminal. The command runs below ``/bin/sh`` of the
     host, which starts the login shell, and has some variables ``TAKTUK_...`` in its environment.
     """
 
@@ -35,11 +36,14 @@ class TaktukRemote(Remote):
     ``-d`` in ``taktuk_options`` says. User, port and key may differ from host to host (execo 2.8.2:
     ValueError).
 
-    A host's command starts as soon as that host is connected. Its input and signals wait until all
-    hosts are connected or have failed (``connect_timeout``). A signal that is meant to end it does
-    so three seconds later at the latest where the host is connected from here: its connection is
-    ended. Input that a command does not read waits in the memory of its host. With ``fanout``, each
-    process has a taktuk of its own.
+    A host's command starts as soon as that host is connected. taktuk connects to ten at a time
+    (``-w`` in ``taktuk_options``): as many hosts that do not answer hold up those behind them for
+    ``connect_timeout``. ``taktuk_options`` cannot add hosts.
+
+    Input and signals wait until all hosts are connected or have failed (``connect_timeout``). A
+    signal that is meant to end a command does so three seconds later at the latest where the host
+    is connected from here: its connection is ended. Input that a command does not read waits in the
+    memory of its host. With ``fanout``, each process has a taktuk of its own.
     """
 
     _process_class: ClassVar[type[SshProcess]] = TaktukProcess

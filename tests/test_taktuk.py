@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from execo import Host, transports
+from execo import Host, configuration, transports
 from execo.errors import NotSupported, Reason
 from execo.taktuk import TaktukProcess, TaktukRemote
 from execo.transports import taktuk_channel
+from execo.transports.taktuk_run import TaktukRun
 from remote_commands import QUIET, HostScript, running, until
 from sshd import RealSshd
 
@@ -331,6 +332,44 @@ def test_another_signal_is_the_commands_affair(hosts: list[Host], guard: bool) -
     assert [process.exit_code for process in action.processes] == [7] * 3
 
 
+OUT_OF_REACH = "env -i setsid sleep {0} & echo ready; exec {1}"
+"""What has no mark is found by no guard, and holds the output of its command."""
+
+
+@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("rest", ["sleep 1000", "true"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_output_that_is_held_out_of_reach(
+    hosts: list[Host], word: str, guard: bool, rest: str, number: signal.Signals
+) -> None:
+    action = remote(OUT_OF_REACH.format(word, rest), hosts, {"guard": guard}).start()
+    until(lambda: all(outputs(action)) and len(running(word)) == 3)
+    action.kill(number, auto_force_kill_timeout=0.5)
+    action.wait(LONG)
+    assert [process.exit_code for process in action.processes] == [-signal.SIGKILL] * 3
+    assert not any(process.drained for process in action.processes)
+    assert outputs(action) == ["ready\n"] * 3
+
+
+def test_what_takes_its_time_to_end_is_not_cut_short(hosts: list[Host]) -> None:
+    text = "trap 'exit 5' TERM; (trap '' TERM; sleep 3; echo last) & echo ready; wait"
+    action = remote(text, hosts[:1]).start()
+    until(lambda: all(outputs(action)))
+    action.kill()
+    action.wait(LONG)
+    assert (action.processes[0].exit_code, outputs(action)) == (5, ["ready\nlast\n"])
+
+
+def test_what_is_out_of_reach_is_not_waited_for_after_its_time(
+    hosts: list[Host], word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(configuration, "kill_timeout", 2)
+    (process,) = run(OUT_OF_REACH.format(word, "sleep 1000"), hosts[:1], timeout=1).processes
+    assert (process.reason, process.drained) == (Reason.TIMEOUT, False)
+    transports.close_idle()
+    assert not taktuks()
+
+
 def test_the_leader_alone(hosts: list[Host], word: str) -> None:
     text = f"sleep {word} & echo ready; wait"
     action = remote(text, hosts[:1], kill_subprocesses=False).start()
@@ -404,6 +443,16 @@ def test_a_host_without_perl(hosts: list[Host]) -> None:
     assert "127.0.1.1" in process.message
 
 
+def test_a_host_without_room_for_a_process(hosts: list[Host]) -> None:
+    params = {"taktuk_options": ("-s", "-I", "prlimit --nproc=1 perl")}
+    (process,) = run("echo hi", hosts[:1], params).processes
+    assert process.reason is Reason.SPAWN
+    assert "cannot start 'echo hi' on 127.0.1.1" in process.message
+    assert "Resource temporarily unavailable" in process.message
+    transports.close_idle()
+    assert not taktuks()
+
+
 def test_no_taktuk_here(hosts: list[Host]) -> None:
     action = run("true", hosts, {"taktuk": "no-such-taktuk"})
     for process in action.processes:
@@ -429,8 +478,21 @@ def test_options_that_taktuk_does_not_understand(
         assert "taktuk_options" in process.message
 
 
-def test_an_address_that_is_a_list_to_taktuk(hosts: list[Host]) -> None:
-    (process,) = run("true", hosts[:1], {"host_rewrite_func": lambda name: "a/b"}).processes
+@pytest.mark.parametrize("words", [("-m", "127.0.1.77"), ("-G", "x"), ("-f", "x"), ("-E", "a")])
+def test_options_that_would_mix_up_the_hosts(hosts: list[Host], words: tuple[str, ...]) -> None:
+    action = run("true", hosts, {"taktuk_options": ("-s", *words)})
+    for process in action.processes:
+        assert process.reason is Reason.SPAWN
+        assert f"taktuk_options cannot have {words[0]!r}" in process.message
+
+
+# The connector is a command of the shell, and the address is added to it.
+@pytest.mark.parametrize(
+    "address", ["a/b", "a;id", "a|id", "$HOME", "`id`", "a'", 'a"', "a(b", "~"]
+)
+def test_an_address_that_is_more_than_a_word(hosts: list[Host], address: str) -> None:
+    (process,) = run("true", hosts[:1], {"host_rewrite_func": lambda name: address}).processes
+    assert process.reason is Reason.SPAWN
     assert "use Remote" in process.message
 
 
@@ -438,6 +500,14 @@ def test_a_nul_cannot_be_sent(hosts: list[Host]) -> None:
     good, bad = run("{{['echo hi', 'echo \\0']}}", hosts[:2]).processes
     assert good.stdout == "hi\n"
     assert "NUL" in bad.message
+
+
+def test_text_that_is_no_bytes_fails_alone(hosts: list[Host]) -> None:
+    commands = ["echo hi", "echo \ud800"]
+    good, bad = run("{{commands}}", hosts[: len(commands)]).processes
+    assert good.stdout == "hi\n"
+    assert bad.reason is Reason.SPAWN
+    assert "cannot run 'echo \\ud800' on 127.0.1.2" in bad.message
 
 
 def test_a_silent_host_holds_up_no_other(hosts: list[Host], silent: Host) -> None:
@@ -488,17 +558,38 @@ def test_a_host_is_lost_in_the_middle(hosts: list[Host], word: str) -> None:
     action.wait(LONG)
 
 
-def test_the_local_taktuk_is_killed(hosts: list[Host], word: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 1, "signal 35")], ids=str
+)
+def test_the_local_taktuk_is_killed(hosts: list[Host], word: str, number: int, name: str) -> None:
     action = remote(f"echo ready; setsid sleep {word}", hosts).start()
     until(lambda: all(outputs(action)))
     for pid in taktuks():
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     action.wait(LONG)
     for process in action.processes:
         assert process.reason is Reason.CONNECT
-        assert "taktuk command on this machine was ended (SIGKILL)" in process.message
+        assert f"taktuk command on this machine was ended ({name})" in process.message
         assert process.stdout == "ready\n"
     until(lambda: not running(word))
+
+
+def test_giving_back_what_is_idle_disturbs_no_start(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transports.close_idle()
+
+    def made_slowly(*args: Any) -> Any:
+        # The file of hosts is there, and another thread gives back the folder.
+        closing.start()
+        closing.join(0.5)
+        return TaktukRun(*args)
+
+    closing = threading.Thread(target=transports.close_idle)
+    monkeypatch.setattr("execo.transports.taktuk.TaktukRun", made_slowly)
+    action = run("echo hi", hosts)
+    closing.join(LONG)
+    assert outputs(action) == ["hi\n"] * 3
 
 
 # -- the end of the script ------------------------------------------------------------------------

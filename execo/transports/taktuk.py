@@ -29,7 +29,7 @@ from .ssh_messages import place
 from .taktuk_channel import TaktukChannel
 from .taktuk_failures import no_terminal
 from .taktuk_run import ENDS_WITHIN, TaktukRun
-from .taktuk_words import HostWords, check_address, command_line, host_file, host_text
+from .taktuk_words import HostWords, check_address, command_line, connector, host_file, host_text
 
 __all__ = ["TaktukTransport"]
 
@@ -85,6 +85,7 @@ class TaktukTransport:
         try:
             check_address(target.address)
             text = command_text(request.command, cwd=request.cwd, env=request.env)
+            os.fsencode(text + connector(target))  # or its file could not be written, for nobody
         except ValueError as exc:
             error = SpawnError(f"cannot run {request.command!r} on {place(target)}: {exc}")
             error.__cause__ = exc
@@ -104,7 +105,7 @@ class TaktukTransport:
         """Start the taktuk of these hosts."""
         channels = [channel for channel, _ in members]
         try:
-            file = self._write_file(host_file(words for _, words in members))
+            run = self._make_run(channels, host_file(words for _, words in members))
         except (OSError, ValueError) as exc:
             for channel in channels:
                 error = SpawnError(f"cannot write the file of hosts for taktuk: {exc}")
@@ -114,19 +115,19 @@ class TaktukTransport:
             return
         # Hosts that are reached with a key of this machine cannot reach one another with it.
         flat = any(channel.target.keyfile is not None for channel in channels)
-        run = TaktukRun(self, channels, file)
-        with self._lock:
-            self._live.add(run)
-        argv = command_line(options, file, flat=flat)
+        argv = command_line(options, run.file, flat=flat)
         self.local.open_all([(Exec(argv, kill_timeout=_LAST_WAIT, detach=detach), run)])
 
-    def _write_file(self, data: bytes) -> str:
+    def _make_run(self, channels: Sequence[TaktukChannel], data: bytes) -> TaktukRun:
+        # In one piece: close_idle() removes the folder when no run is live.
         with self._lock:
             self._numbers += 1
             path = self._folder.file(self._numbers)
-        with open(path, "xb", opener=_private) as file:
-            file.write(data)
-        return path
+            with open(path, "xb", opener=_private) as file:
+                file.write(data)
+            run = TaktukRun(self, channels, path)
+            self._live.add(run)
+        return run
 
     def run_ended(self, run: TaktukRun) -> None:
         """A local taktuk has ended. On the I/O thread."""

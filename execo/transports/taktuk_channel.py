@@ -6,6 +6,7 @@ import errno
 import signal
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from execo.errors import CancelledError, ProcessError
@@ -14,7 +15,7 @@ from execo.log import logger
 from .base import ENDING_SIGNALS, Channel, Exec, Sink, Target
 from .remote_shell import kill_order, parse_hello
 from .ssh_messages import place
-from .taktuk_failures import connect_failure, lost, not_reached
+from .taktuk_failures import connect_failure, lost, no_room, not_reached
 from .taktuk_words import COMMAND, GUARD, HELPER, input_data, order
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ _LINES = 20
 _LEFT = "execo-left"
 # The leader has exited, and something else holds its output: it is a zombie, or nobody any more.
 _ASK_LEFT = (
-    "{ read -r s </proc/%d/stat; } 2>/dev/null || s=') Z';"
+    "{ read -r s </proc/%d/stat; } 2>/dev/null || kill -0 %d 2>/dev/null || s=') Z';"
     f" case ${{s##*) }} in Z*) echo {_LEFT};; esac"
 )
 
 
 class TaktukChannel:
     """One command. ``pid`` is its process id on the host. Its exit is told when nothing there holds
-    its output open any more.
+    its output open any more; or a second after a SIGKILL, whatever still holds it.
 
     On the I/O thread, but :meth:`open` and :meth:`refuse`.
     """
@@ -71,7 +72,10 @@ class TaktukChannel:
         self.told = False  # its sink has heard of its end
         self.lines: deque[str] = deque(maxlen=_LINES)  # of its connector
         self._sink = sink
+        self._tried = False  # to start it: it runs, or could not be started
         self._running = False
+        self._left: int | None = None  # the last signal before it was seen to have exited
+        self._undrained = False  # its end was told while something else holds its output
         self._forgotten = False
         self._ending: int | None = None  # the last signal that was meant to end it
         self._hung_up: int | None = None  # the same, where its connection was ended
@@ -91,7 +95,7 @@ class TaktukChannel:
     @property
     def over(self) -> bool:
         """Nothing of it is left to do or to wait for."""
-        started = self.connected and (self.pid is None or self._running)
+        started = self.connected and (not self._tried or self._running)
         return self.told and not started and self._survivors_until is None
 
     @property
@@ -203,6 +207,9 @@ class TaktukChannel:
             if self._survivors_until is None:
                 self.run.loop.call_later(patience, self._look_survivors)
             self._survivors_until = self.run.loop.time() + patience
+        elif number == signal.SIGKILL:
+            self._survivors_until = self.run.loop.time()
+            self.run.loop.call_later(_SURVIVOR_LOOK, self._look_survivors)
 
     def _tell_guard(self, number: int) -> None:
         """Signal all that bears the command's mark."""
@@ -257,12 +264,23 @@ class TaktukChannel:
         if left > 0:
             self.run.loop.call_later(left, self._look_survivors)
         elif self._running:
-            assert self.pid is not None
-            self._tell(order("exec", "target", HELPER, "[", _ASK_LEFT % self.pid, "]"))
+            if self.rank is not None:
+                text = _ASK_LEFT % (self.pid, self.pid)
+                self._tell(order("exec", "target", HELPER, "[", text, "]"))
             self.run.loop.call_later(_SURVIVOR_LOOK, self._look_survivors)
         else:
             self.kill_survivors()
             self.run.look_over()
+
+    def _on_left(self) -> None:
+        """It has exited, and something else holds its output. taktuk tells its status when nothing
+        does any more: what can be found is killed. What cannot is not waited for, and the signal
+        taken for the status."""
+        self._left = self._left or self._ending
+        if self._ending != signal.SIGKILL:
+            self._signal(signal.SIGKILL)
+        elif self._left is not None:
+            self._exit(self._left, drained=False)
 
     def kill_survivors(self) -> None:
         """Kill what is left of it now, if it was told to end."""
@@ -303,10 +321,11 @@ class TaktukChannel:
 
     def on_started(self, pid: int) -> None:
         """Something runs on the host: the command, then the guard, then what helps."""
-        if self.pid is not None:
-            if self._guard_pid is None:
+        if self._tried:
+            if self._guard_pid is None and not self._no_guard:
                 self._guard_pid = pid
             return
+        self._tried = True
         self.pid = pid
         self.start_date = time.time()
         self._running = True
@@ -315,15 +334,26 @@ class TaktukChannel:
         if self.told or (self.run is not None and self.run.closing):
             self._signal(signal.SIGKILL)  # given up meanwhile
 
+    def on_not_started(self, said: Iterable[str]) -> None:
+        """What should have run on the host next could not be started.
+
+        :param said: what taktuk has written of late
+        """
+        if self._tried:
+            self._no_guard = self._no_guard or self._guard_pid is None
+            return
+        self._tried = True
+        self.fail(no_room(self.target, self.request.command, said))
+
     def on_output(self, stream: int, pid: int, data: bytes) -> None:
         if pid == self.pid:
-            if not self.told and not self._forgotten:
+            if (not self.told or self._undrained) and not self._forgotten:
                 self._deliver(stream, data)
         elif pid == self._guard_pid:
             hello = parse_hello(data.decode("utf-8", "replace"))
             self._no_guard = self._no_guard or (hello is not None and not hello.linux)
         elif self._running and data.strip() == _LEFT.encode():
-            self._tell_guard(signal.SIGKILL)
+            self._on_left()
 
     def on_status(self, pid: int, status: int) -> None:
         """Something has exited, and its output is closed."""
@@ -358,14 +388,16 @@ class TaktukChannel:
             return lost(self.target, self.lines, why)
         return not_reached(self.target, why or "the connection was lost", self.lines)
 
-    def _exit(self, status: int) -> None:
+    def _exit(self, status: int, *, drained: bool = True) -> None:
         self._running = False
         if self.told:
             return
         self.told = True
         self._give_up_input()
-        self._deliver(1, None)
-        self._deliver(2, None)
+        self._undrained = not drained
+        if drained:
+            self._deliver(1, None)
+            self._deliver(2, None)
         self._sink.on_exit(status)
 
     def _deliver(self, stream: int, data: bytes | None) -> None:

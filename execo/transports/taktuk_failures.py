@@ -14,6 +14,7 @@ __all__ = [
     "bad_options",
     "connect_failure",
     "lost",
+    "no_room",
     "no_terminal",
     "not_found",
     "not_reached",
@@ -99,6 +100,20 @@ def not_found(program: str, target: Target, cause: ProcessError) -> SpawnError:
     )
     error.__cause__ = cause.__cause__
     return error
+
+
+def no_room(target: Target, command: object, said: Iterable[str]) -> SpawnError:
+    """The host was reached, and cannot start another process.
+
+    :param said: what taktuk has written of late, of this host and others
+    """
+    found = [re.search(rf"SYSTEM: {re.escape(target.address)}: Error (.*)", one) for one in said]
+    words = next((one[1] for one in reversed(found) if one), "taktuk does not say why")
+    return SpawnError(
+        f"cannot start {command!r} on {place(target)}: {words}; see its limit of processes "
+        "(ulimit -u)",
+        host=target.address,
+    )
 
 
 def no_terminal(target: Target, command: object) -> SpawnError:

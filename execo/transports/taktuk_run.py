@@ -49,7 +49,7 @@ class TaktukRun:
         self.detached = self.members[0].request.detach
         self.closing = False  # what starts from now on is killed
         self._transport = transport
-        self._file = file
+        self.file = file
         self._local: Channel | None = None
         self._started = False
         self._over = False
@@ -204,7 +204,7 @@ class TaktukRun:
         self._transport.run_ended(self)
 
     def _remove_file(self) -> None:
-        file, self._file = self._file, ""
+        file, self.file = self.file, ""
         if file:
             with contextlib.suppress(OSError):
                 os.unlink(file)
@@ -301,6 +301,8 @@ class TaktukRun:
         elif member is not None:
             if change.event is Event.COMMAND_STARTED:
                 member.on_started(frame.pid)
+            elif change.event is Event.COMMAND_FAILED:
+                member.on_not_started(self._said)
             elif change.event is Event.DELIVERED:
                 member.on_delivered()
             elif change.event is Event.NUMBERED:
@@ -345,5 +347,9 @@ def _how_ended(status: int | None) -> str:
         return "has ended"
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        return f"was ended ({signal.Signals(-code).name})"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"  # a real-time signal
+        return f"was ended ({name})"
     return f"has exited with {code}"

@@ -41,7 +41,7 @@ COMMAND, GUARD, HELPER = "1", "0", "2"
 _ESCAPE, _COMMAND_END, _WORD_END = "\x1b", "\x1e", "\x1f"
 _CONTROLS = re.compile(f"[{_ESCAPE}{_COMMAND_END}{_WORD_END}]")
 _CONTROL_BYTES = re.compile(_CONTROLS.pattern.encode())
-_ADDRESS = re.compile(r"[^\s\[\],/\x00-\x1f-][^\s\[\],/\x00-\x1f]*")
+_ADDRESS = re.compile(r"[\w.:%@+=][\w.:%@+=-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class HostWords:
 
 
 def check_address(address: str) -> None:
-    """:raises ValueError: for one that taktuk would take for a list of hosts, or for an option"""
+    """:raises ValueError: for one that taktuk would take for a list of hosts or for an option, or
+    the shell that runs its connector for more than a word"""
     if not _ADDRESS.fullmatch(address):
         raise ValueError(f"taktuk cannot take {address!r} for one host: use Remote")
 
