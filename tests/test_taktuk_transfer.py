@@ -228,7 +228,7 @@ def test_one_that_is_killed_on_the_way_drops_out(hosts: FolderHosts) -> None:
     Path("f").write_bytes(os.urandom(20 * MIB))
     os.mkfifo(hosts.home("web2") / "pipe")  # nobody will ever read it
     put = TaktukPut(hosts(*names(3)), "f", "{{['f', 'pipe', 'f']}}").start()
-    until(lambda: bool(list(hosts.home("web1").glob("*"))))
+    until(lambda: all(process.start_date is not None for process in put.processes))
     put.processes[1].kill()
     put.wait()
     assert [process.exit_code for process in put.processes] == [0, -signal.SIGTERM, 0]
