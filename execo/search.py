@@ -55,6 +55,7 @@ class Search:
         self._text = ""
         self._place = self._mark
         self._start = 0  # where in it a match may begin
+        self._mark_at = 0  # where in it the mark is; below 0 = it is not in it any more
         self._searched = 0  # up to where it was searched: no match begins a window before that
         self._piece = _FIRST_PIECE
         self._goal = 0
@@ -120,7 +121,9 @@ class Search:
         while True:
             # Before reading: nothing comes after it.
             self.over = self.reading.run.is_over(self.stream)
-            come = self._read()
+            # No more than it needs: of a million short matches none must pay for the rest.
+            ahead = len(self._text) - max(self._start, self._searched)
+            come = ahead > self._window or self._read()
             if not come and self._searched == len(self._text):
                 return self.over
             index, found = self._first()
@@ -148,7 +151,7 @@ class Search:
                 return False  # first what is in front of the gap
             # What is on both sides of the gap is no match.
             self._lost += lost
-            self._text, self._start, self._searched = "", 0, 0
+            self._text, self._start, self._searched, self._mark_at = "", 0, 0, -1
         if place == self._place:
             return False
         self._place = place
@@ -178,9 +181,11 @@ class Search:
     def _take(self, index: int | None, found: re.Match[str]) -> None:
         self.result = (index, found)
         end = self._start = self._searched = found.end()
-        rest = self._text[end:]
-        size = len(rest) if rest.isascii() else len(rest.encode("utf-8", "surrogateescape"))
-        self._mark = (self._place[0] - size, self._place[1] - len(rest))
+        if self._mark_at >= 0:
+            self._mark = _moved(self._mark, self._text[self._mark_at : end], 1)
+        else:
+            self._mark = _moved(self._place, self._text[end:], -1)
+        self._mark_at = end
         self._before = self._text[max(0, end - _CONTEXT) : end]
         self._forget()
 
@@ -192,10 +197,17 @@ class Search:
             self._text = self._text[surplus:]
             self._start = max(0, self._start - surplus)
             self._searched -= surplus
+            self._mark_at -= surplus
 
     def _rewind(self) -> None:
         self._place, self._text = self._mark, self._before
-        self._start = self._searched = len(self._before)
+        self._start = self._searched = self._mark_at = len(self._before)
+
+
+def _moved(place: Place, text: str, sign: int) -> Place:
+    """The place that many bytes and characters behind ``place``, or before it."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+    return place[0] + sign * size, place[1] + sign * len(text)
 
 
 class Waker:

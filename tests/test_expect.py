@@ -614,6 +614,15 @@ def test_a_search_in_vain_holds_no_more_than_two_windows() -> None:
     assert len(search._text) <= 2200
 
 
+def test_many_matches_read_no_more_than_they_need() -> None:
+    p = Process("seq 300000").run()
+    for number in range(1, 2001):
+        assert found(p.expect(r"\d+\n", 0, window=1000)) == f"{number}\n"
+    assert p._run is not None
+    search = p._run.reading._searches[threading.current_thread()][1]
+    assert len(search._text) <= 10_000
+
+
 # -- linear -----------------------------------------------------------------------------------
 
 
