@@ -82,7 +82,8 @@ def test_the_exit_status_does_not_wait_for_the_output(
 ) -> None:
     channel = connect().open_session()
     channel.settimeout(TIMEOUT)
-    channel.exec_command("(read x; echo late) <&0 & exit 6")
+    # What is in the background has /dev/null for its 0, whatever is redirected from there.
+    channel.exec_command("exec 3<&0; (read x <&3; echo late) & exit 6")
     assert channel.recv_exit_status() == 6
     assert not channel.eof_received
     channel.sendall(b"go\n")
