@@ -27,6 +27,7 @@ from .factory import (
     get_fileput,
     get_remote,
 )
+from .policy import Retry
 from .remote import Local, Remote, RemoteSerial
 from .taktuk import TaktukRemote
 from .transfer import ChainPut, Get, Put, TaktukGet, TaktukPut
@@ -42,6 +43,7 @@ __all__ = [
     "Put",
     "Remote",
     "RemoteSerial",
+    "Retry",
     "SequentialActions",
     "TaktukGet",
     "TaktukPut",

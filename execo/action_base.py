@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from ._core.latch import Latch
 from ._core.pool import current_strand
@@ -21,6 +21,7 @@ from .handlers import check_lifecycle_handlers
 from .host import Host
 from .hostset import expand
 from .output import STDOUT
+from .policy import Pace, PolicyArgs, Retry, checked_retry, failure_limit
 from .process_base import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
 from .time_utils import Duration, get_seconds
@@ -66,11 +67,23 @@ class Action(AbstractContextManager["Action"]):
     :param default_expect_timeout: seconds to wait for an expected output; None = no limit
     :param fanout: how many of its children (processes, or actions for an action made of actions)
       run at a time; None = all at once (new)
-    :raises ValueError: for a fanout below 1
+    :param start_rate: how many of its children start a second at the most, evenly from the first
+      on; may be below 1; None = no limit (new)
+    :param retry: start again what could not be started, see :class:`Retry`; in an action made of
+      actions, for those that have none of their own (new)
+    :param max_failures: how many of its children may fail, a number or a percentage of them
+      (``"10%"``). When more have, what has not started is given up, in the actions that it is made
+      of too: it ends as ``cancelled``, and its ``message`` says why. What runs goes on. 0 = the
+      first failure is too much; None = no limit (new)
+    :raises TypeError: for a policy of a wrong type
+    :raises ValueError: for a fanout below 1, a rate that is not positive, a number of failures
+      below 0, what is no percentage from 0 to 100
     """
 
     _execution: Execution | None = None
     _parent: Action | None = None
+    _chosen: Sequence[ProcessBase | Action] | None = None
+    """The children that the next start() concerns; None = all."""
 
     def __init__(
         self,
@@ -79,6 +92,9 @@ class Action(AbstractContextManager["Action"]):
         default_expect_timeout: Duration | None = None,
         *,
         fanout: int | None = None,
+        start_rate: float | None = None,
+        retry: Retry | None = None,
+        max_failures: int | str | None = None,
     ) -> None:
         if fanout is not None and (not isinstance(fanout, int) or fanout < 1):
             raise ValueError(f"fanout is a number of children, at least 1: not {fanout!r}")
@@ -86,6 +102,13 @@ class Action(AbstractContextManager["Action"]):
         self.name = name if name is not None else f"{type(self).__name__} 0x{id(self):x}"
         self.default_expect_timeout = get_seconds(default_expect_timeout)
         self.fanout = fanout
+        # Tried now, so that what is wrong is told where it was written.
+        if start_rate is not None:
+            Pace(start_rate)
+        failure_limit(max_failures, 0)
+        self.start_rate = start_rate
+        self.retry = checked_retry(retry)
+        self.max_failures = max_failures
 
     # -- what has happened --------------------------------------------------------------------
 
@@ -123,6 +146,26 @@ class Action(AbstractContextManager["Action"]):
     def failed(self) -> list[ProcessBase]:
         """Its processes that are not ok (new)."""
         return [process for process in self.processes if not process.ok]
+
+    @property
+    def ok_hosts(self) -> list[Host]:
+        """The hosts on which all its processes are ``finished_ok``, each once, in order (new)."""
+        bad = {p.host for p in self.processes if hasattr(p, "host") and not p.finished_ok}
+        return [host for host in _hosts_of(self.processes) if host not in bad]
+
+    @property
+    def failed_hosts(self) -> list[Host]:
+        """The hosts on which at least one of its processes is not ok, each once, in order. Those
+        that are neither here nor in ``ok_hosts`` are not done (new)."""
+        return _hosts_of(self.failed)
+
+    def by_reason(self) -> dict[Reason, list[ProcessBase]]:
+        """Its processes that are not ok, by their ``reason`` (new)."""
+        found: dict[Reason, list[ProcessBase]] = {}
+        for process in self.failed:
+            if process.reason is not None:
+                found.setdefault(process.reason, []).append(process)
+        return found
 
     def stats(self) -> Stats:
         """Its statistics as of now, frozen; those of the actions that it is made of beside."""
@@ -210,6 +253,29 @@ class Action(AbstractContextManager["Action"]):
         for child in self._children():
             child.reset()
         self._execution = None
+        self._chosen = None
+        return self
+
+    def retry_failed(self) -> Self:
+        """Start again those of its processes that are not ok, and those alone; returns as
+        ``start()`` does. Does nothing if all are ok. (new)
+
+        The processes are the same objects: they are reset, and what is known of them then belongs
+        to the new run. Commands and names of files stay as they were, with what their expressions
+        gave; input that was written is not written again. The policies of the action hold anew, a
+        percentage for what is started now. Its lifecycle handlers are told of a start and an end,
+        not of a reset. Blocks while handlers of the last run are at work.
+
+        :raises ValueError: if it was not started, or has not ended
+        """
+        if self._execution is None:
+            raise ValueError(f"{self!r} was not started: call start() or run()")
+        if self.running or any(process.running for process in self.processes):
+            raise ValueError(f"{self!r} has not ended: call wait() before retry_failed()")
+        self.wait()
+        if not self.ok:
+            self._choose_failed()
+            self.start()
         return self
 
     def raise_if_failed(self) -> Self:
@@ -282,11 +348,34 @@ class Action(AbstractContextManager["Action"]):
         if self._execution is not None:
             self._execution.kill(number, after)
 
-    def _cancel(self, runtime: Runtime) -> None:
+    def _give_up_start(self, why: str) -> None:
+        """Give up what has not started of it; on the I/O thread."""
+        if self._execution is not None:
+            self._execution.give_up(why)
+
+    def _cancel(self, runtime: Runtime, why: str) -> None:
         """Give it up before its start; on the I/O thread."""
         if self._execution is None:
             self._execution = Execution(self, runtime)
-            self._execution.cancel()
+            self._execution.cancel(why)
+
+    def _retry_policy(self) -> Retry | None:
+        """Its own, or that of the action which it is part of and which runs it."""
+        action = self
+        while action.retry is None and action._parent is not None and action._parent.running:
+            action = action._parent
+        return action.retry
+
+    def _choose_failed(self) -> None:
+        """Back to its initial state with what has failed; only that is started next."""
+        chosen = [child for child in self._children() if not child.ok]
+        for child in dict.fromkeys(chosen):
+            if isinstance(child, Action):
+                child._choose_failed()
+            else:
+                child.reset()
+        self._chosen = chosen
+        self._execution = None
 
     def _disown(self, execution: Execution) -> None:
         """Where nobody would ever see its end, end it now, as its processes."""
@@ -325,8 +414,9 @@ class _ActionGroup(Action):
         *,
         fanout: int | None = None,
         hide_subactions: bool = False,
+        **policy: Unpack[PolicyArgs],
     ) -> None:
-        super().__init__(lifecycle_handlers, name, default_expect_timeout, fanout=fanout)
+        super().__init__(lifecycle_handlers, name, default_expect_timeout, fanout=fanout, **policy)
         self.actions = list(actions)
         self.hide_subactions = hide_subactions
         for action in self.actions:
@@ -363,12 +453,14 @@ class ParallelActions(_ActionGroup):
     :param default_expect_timeout: see there
     :param fanout: see there
     :param hide_subactions: reports show their sum only; also an attribute
+    :param policy: ``start_rate``, ``retry`` and ``max_failures``, see there
     :raises TypeError: for what is no action
     """
 
 
 class SequentialActions(_ActionGroup):
-    """Runs actions one after the other, the next one also when one has failed. ``kill()`` ends the
+    """Runs actions one after the other, the next one also when one has failed, unless
+    ``max_failures`` says otherwise: 0 stops at the first action that is not ok. ``kill()`` ends the
     one that runs and gives up the rest.
 
     :param actions: the actions
@@ -376,6 +468,9 @@ class SequentialActions(_ActionGroup):
     :param name: see there
     :param default_expect_timeout: see there
     :param hide_subactions: reports show their sum only; also an attribute
+    :param start_rate: see there
+    :param retry: see there
+    :param max_failures: see there
     :raises TypeError: for what is no action
     """
 
@@ -387,6 +482,9 @@ class SequentialActions(_ActionGroup):
         default_expect_timeout: Duration | None = None,
         *,
         hide_subactions: bool = False,
+        start_rate: float | None = None,
+        retry: Retry | None = None,
+        max_failures: int | str | None = None,
     ) -> None:
         super().__init__(
             actions,
@@ -395,6 +493,9 @@ class SequentialActions(_ActionGroup):
             default_expect_timeout,
             fanout=1,
             hide_subactions=hide_subactions,
+            start_rate=start_rate,
+            retry=retry,
+            max_failures=max_failures,
         )
 
 
@@ -458,6 +559,10 @@ def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[
         for _, latch in pending:
             latch.discard(count)
     return [action for action, latch in pending if latch.fired]
+
+
+def _hosts_of(processes: Iterable[ProcessBase]) -> list[Host]:
+    return list(dict.fromkeys(p.host for p in processes if hasattr(p, "host")))
 
 
 def filter_bad_hosts(action: Action, hosts: T | Iterable[T] | None) -> list[T]:

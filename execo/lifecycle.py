@@ -10,9 +10,12 @@
 command whose child in the background holds the pipe open has, after ``drain_timeout``. *Released*
 means that the process's own handlers have returned, too; that is what ``wait()`` waits for.
 
-A run is the sink of one channel. A process that is reset and started again has a new run, so what
-an old one left in the background cannot write into the new one. All state belongs to the I/O
-thread; other threads read it.
+A run whose command cannot have been started is tried again if its action's policy says so: it stays
+STARTING, with another channel. Nothing else is: what may have run is not repeated.
+
+A run is the sink of one channel at a time. A process that is reset and started again has a new
+run, so what an old one left in the background cannot write into the new one. All state belongs to
+the I/O thread; other threads read it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from .feed import Feed
 from .log import logger
 from .outcome import Outcome, State
 from .output import STDERR, STDOUT, Capture
+from .policy import Retry
 from .reading import Reading
 from .time_utils import get_seconds
 from .transports.base import ENDING_SIGNALS, Channel
@@ -53,6 +57,10 @@ class Run(Outcome):
 
     # Defaults of the class cost a run nothing until they change.
     channel: Channel | None = None
+    attempts = 1
+    _last_error: ProcessError | None = None  # of the attempt before, while the next one waits
+    _retry_timer: TimerHandle | None = None
+    _given_up = ""
     _stdout_open = _stderr_open = True
     _delivery: Delivery | None = None
     _feed: Feed | None = None
@@ -64,9 +72,10 @@ class Run(Outcome):
     _reading: Reading | None = None
     _logged = False
 
-    def __init__(self, process: ProcessBase, runtime: Runtime) -> None:
+    def __init__(self, process: ProcessBase, runtime: Runtime, retry: Retry | None = None) -> None:
         self.process = process
         self.runtime = runtime
+        self._retry = retry
         self.state = State.STARTING
         self.requested = True
         self.end_latch = Latch()
@@ -146,8 +155,13 @@ class Run(Outcome):
             self._check_drain()
 
     def on_error(self, error: ProcessError) -> None:
-        if self.ended:
+        if self.ended or self._try_again(error):
             return
+        if self._given_up and isinstance(error, CancelledError):
+            error = CancelledError(f"{error}: {self._given_up}")
+        self._fail(error)
+
+    def _fail(self, error: ProcessError) -> None:
         self.error = error
         if self.state is State.STARTING and (
             self.process.lifecycle_handlers or self.process._events
@@ -172,8 +186,8 @@ class Run(Outcome):
         ending = number in ENDING_SIGNALS
         if self.state is State.STARTING:
             self._early_signals += ((number, force_after),)
-            if ending and self.channel is not None:
-                self.channel.abort()
+            if ending:
+                self.look_unwanted()
         elif self.channel is not None:
             if self.channel.send_signal(number) and self.state is State.RUNNING:
                 self._sent_signals |= {number}
@@ -181,12 +195,31 @@ class Run(Outcome):
             if number != signal.SIGKILL and force_after is not None:
                 self._force_in(force_after)
 
-    def cancel(self) -> None:
-        """Give up before the start: the action that would have started it was killed."""
+    def cancel(self, why: str) -> None:
+        """Give up before the start: its action starts nothing any more."""
         if self.state is State.STARTING and self.channel is None:
             self.requested = False
-            self.error = CancelledError("given up before its start: its action was killed")
+            self.attempts = 0
+            self.error = CancelledError(f"given up before its start: {why}")
             self._end()
+
+    def give_up(self, why: str) -> None:
+        """Give up if it has not started; what has goes on."""
+        if self.state is State.STARTING:
+            self._given_up = why
+            self.look_unwanted()
+
+    def look_unwanted(self) -> None:
+        """Give up the start, if it is under way and was told to end, or not to begin."""
+        channel = self.channel
+        if self.state is not State.STARTING:
+            return
+        if self._retry_timer is not None and self._is_unwanted:
+            self._abort_pause()
+        elif channel is not None and (
+            self._is_to_end or (self._given_up and channel.start_date is None)
+        ):
+            channel.abort()
 
     def disown(self) -> None:
         """Where nobody would ever see its end, end it now: in a forked child, and at the end of
@@ -241,6 +274,47 @@ class Run(Outcome):
         first, self.expect_fail = not self.expect_fail, True
         self.expect_failure = self.expect_failure or why
         return first and self.ended and not self._logged
+
+    # -- starting again -----------------------------------------------------------------------
+
+    def _try_again(self, error: ProcessError) -> bool:
+        """Whether it will be started again."""
+        if self._retry_timer is not None:
+            return True  # told twice of one attempt: by its transport, and by who has asked that
+        pause = None if self._retry is None else self._retry.pause(error.reason, self.attempts)
+        if pause is None or self._is_unwanted or self.runtime.exiting:
+            return False
+        channel = self.channel
+        if self.state is not State.STARTING or not (channel is None or channel.failed):
+            self.may_have_run = True
+            return False
+        if channel is not None:
+            channel.forget()
+            self.channel = None
+        self._last_error = error
+        self._retry_timer = self.runtime.loop.call_later(pause, self._start_again)
+        return True
+
+    def _start_again(self) -> None:
+        self._retry_timer = None
+        if self.runtime.exiting:
+            self._abort_pause()
+            return
+        self.attempts += 1
+        self.runtime.workers.submit(self.process._start_again, self)
+
+    @property
+    def _is_to_end(self) -> bool:
+        return any(number in ENDING_SIGNALS for number, _ in self._early_signals)
+
+    @property
+    def _is_unwanted(self) -> bool:
+        return bool(self._given_up) or self._is_to_end
+
+    def _abort_pause(self) -> None:
+        """It waits for its next attempt, which does not come: it has failed as the last one."""
+        assert self._last_error is not None
+        self._fail(self._last_error)
 
     # -- the rest -----------------------------------------------------------------------------
 
@@ -315,10 +389,10 @@ class Run(Outcome):
             self.channel.send_signal(signal.SIGKILL)
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timeout_timer, self._force_timer):
+        for timer in (self._timeout_timer, self._force_timer, self._retry_timer):
             if timer is not None:
                 timer.cancel()
-        self._timeout_timer = self._force_timer = None
+        self._timeout_timer = self._force_timer = self._retry_timer = None
 
     def _end(self) -> None:
         self._cancel_timers()

@@ -30,6 +30,10 @@ class Outcome:
     state = State.NEW
     requested = False
     """Somebody called start(); not so if its action was killed before."""
+    attempts = 0
+    """How often its start was tried."""
+    may_have_run = False
+    """It was to be started again, but for this."""
     pid: int | None = None
     start_date: float | None = None
     end_date: float | None = None

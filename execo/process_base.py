@@ -26,6 +26,7 @@ from .lifecycle import Run, kill_timeout
 from .log import logger, style
 from .outcome import NOTHING, Outcome
 from .output import STDOUT
+from .policy import Retry
 from .process_state import ProcessState
 from .time_utils import Duration, get_seconds
 from .transports.base import Exec, Sink
@@ -363,12 +364,24 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         if self._run is not None:
             self._run.kill(number, after)
 
-    def _cancel(self, runtime: Runtime) -> None:
+    def _cancel(self, runtime: Runtime, why: str) -> None:
         """Give it up before its start; on the I/O thread."""
         if self._run is None:
             self._run = Run(self, runtime)
-            self._run.cancel()
+            self._run.cancel(why)
             self._tell_early_watchers(self._run)
+
+    def _give_up_start(self, why: str) -> None:
+        """Give it up if its start is under way; on the I/O thread."""
+        if self._run is not None:
+            self._run.give_up(why)
+
+    def _start_again(self, run: Run) -> None:
+        """The next attempt of ``run``; on a worker."""
+        if not run.ended:
+            _open([run])
+            # Told to end while there was no channel to give up.
+            run.runtime.loop.call_soon(run.look_unwanted)
 
     def _sink_failed(self, stream: int) -> None:
         if self._run is not None:
@@ -410,12 +423,11 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         return past
 
 
-def start_all(processes: Sequence[ProcessBase]) -> list[Run]:
+def start_all(processes: Sequence[ProcessBase], retry: Retry | None = None) -> list[Run]:
     """Start processes, those of one transport with one call, and give back their runs. What was
     started before is left alone. Failures end the process that they concern. Not for the main
     thread, see ``Runtime.run_unbroken``."""
     runtime = get_runtime(configuration["switch_interval"])
-    pairs: dict[str, list[tuple[Exec, Sink]]] = {}
     runs: list[Run] = []
     new: list[Run] = []
     for process in processes:
@@ -424,12 +436,25 @@ def start_all(processes: Sequence[ProcessBase]) -> list[Run]:
             if run is not None:
                 runs.append(run)
                 continue
-            run = process._run = Run(process, runtime)
+            run = process._run = Run(process, runtime, retry)
         runs.append(run)
         new.append(run)
         process._tell_early_watchers(run)
         if process._early_input:
             process._give_early_input()
+    _open(new)
+    for run in new:
+        # With a policy, what has failed may be on its way again, and end much later.
+        if retry is None and (run.channel is None or run.channel.failed):
+            run.end_latch.wait()  # on its way: the I/O thread never blocks
+    return runs
+
+
+def _open(runs: Sequence[Run]) -> None:
+    """Ask the transports for what ``runs`` are to run."""
+    pairs: dict[str, list[tuple[Exec, Sink]]] = {}
+    for run in runs:
+        process = run.process
         try:
             request = process._request()  # which may choose the transport
             pairs.setdefault(process.transport, []).append((request, run))
@@ -437,15 +462,11 @@ def start_all(processes: Sequence[ProcessBase]) -> list[Run]:
             _fail(run, exc)
     for name, requests in pairs.items():
         try:
-            transports.get(runtime, name).open_all(requests)
+            transports.get(runs[0].runtime, name).open_all(requests)
         except Exception as exc:  # noqa: BLE001 - a transport of the user's, for one
             for _, sink in requests:
                 if isinstance(sink, Run) and not (sink.channel and sink.channel.start_date):
                     _fail(sink, exc)
-    for run in new:
-        if run.channel is None or run.channel.failed:
-            run.end_latch.wait()  # on its way: the I/O thread never blocks
-    return runs
 
 
 def _fail(run: Run, cause: BaseException) -> None:

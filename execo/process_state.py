@@ -179,6 +179,12 @@ class ProcessState:
         return self._outcome.ended
 
     @property
+    def attempts(self) -> int:
+        """How often its start was tried: 0 before; more than 1 with the ``retry`` of its action
+        only, see :class:`~execo.action.Retry` (new)."""
+        return self._outcome.attempts
+
+    @property
     def pid(self) -> int | None:
         """Its process id at its place; None before its start, or if it could not be started."""
         channel = None if self._run is None else self._run.channel
@@ -423,7 +429,9 @@ def _signal_text(process: ProcessState) -> str:
 def _explain(process: ProcessState) -> str:
     run = process._outcome
     if run.error is not None:
-        return str(run.error)
+        tried = f" ({run.attempts} attempts)" if run.attempts > 1 else ""
+        kept = "; not started again, since it may have run" if run.may_have_run else ""
+        return f"{run.error}{tried}{kept}"
     parts = []
     if run.timeouted:
         forced = "; it ignored TERM and was killed" if run.forced_kill else ""
@@ -462,5 +470,6 @@ def _stats_of(process: ProcessState) -> Stats:
         num_truncated=int(process.truncated > 0),
         num_undrained=int(not process.drained),
         num_waited=int(process.waited),
+        num_retries=max(0, process.attempts - 1),
         reasons={reason.value: 1} if reason is not None else {},
     )

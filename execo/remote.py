@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from .action_base import Action, ActionLifecycleHandler
 from .config import given_params
 from .host import MISSING, Host, Hosts, command_and_hosts, get_hosts_list
 from .local_process import Process
+from .policy import PolicyArgs
 from .serial import SerialSsh, serial_command
 from .ssh_process import SshProcess
 from .substitutions import Template, raw
@@ -86,6 +87,8 @@ class Remote(Action):
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: the command is taken as it is (new)
     :param connexion_params: the reference document's name of ``connection_params``
+    :param policy: ``start_rate``, ``retry`` and ``max_failures``, see :class:`~execo.action.Action`
+      (new)
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: for hosts that cannot be any, a substitution that fails
       (:class:`~execo.errors.SubstitutionError`)
@@ -108,6 +111,7 @@ class Remote(Action):
         fanout: int | None = None,
         substitute: bool = True,
         connexion_params: Mapping[str, Any] | None = None,
+        **policy: Unpack[PolicyArgs],
     ) -> None:
         cmd, hosts = command_and_hosts(first, second, cmd, hosts)
         connection_params = given_params(connection_params, connexion_params)
@@ -119,6 +123,7 @@ class Remote(Action):
             model.name if name is None else name,
             default_expect_timeout,
             fanout=fanout,
+            **policy,
         )
         self._cmd = model.cmd
         words = (self._cmd,) if isinstance(self._cmd, str) else self._cmd
@@ -222,6 +227,7 @@ class RemoteSerial(Remote):
     :param fanout: see there
     :param substitute: see there
     :param connexion_params: see there
+    :param policy: see there
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: as :class:`Remote`; for an empty device or speed
     """
@@ -240,6 +246,7 @@ class RemoteSerial(Remote):
         fanout: int | None = None,
         substitute: bool = True,
         connexion_params: Mapping[str, Any] | None = None,
+        **policy: Unpack[PolicyArgs],
     ) -> None:
         super().__init__(
             cmd=serial_command(device, speed),
@@ -252,6 +259,7 @@ class RemoteSerial(Remote):
             fanout=fanout,
             substitute=substitute,
             connexion_params=connexion_params,
+            **policy,
         )
 
     def _model(

@@ -68,6 +68,8 @@ class Stats(Mapping[str, Any]):
     :param num_truncated: whose kept output was cut at its limit
     :param num_undrained: that ended while something still held their output open
     :param num_waited: that waited over 5 s for a free slot to start
+    :param num_retries: how often processes were started again, see
+      :class:`~execo.action.Retry`: these count attempts, not processes
     :param reasons: failure reason (see :class:`execo.errors.Reason`) to number of processes
     :param sub_stats: the parts that this one is made of
     """
@@ -90,6 +92,7 @@ class Stats(Mapping[str, Any]):
     num_truncated: int = 0
     num_undrained: int = 0
     num_waited: int = 0
+    num_retries: int = 0
     reasons: Mapping[str, int] = _NO_COUNTS
     sub_stats: tuple[Stats, ...] = ()
 
@@ -245,7 +248,8 @@ class Report:
         ``-`` stands for a date that is not known, most often since it is not over yet.
         Columns: ``forced`` are those that needed SIGKILL; ``ok`` are those that have ended without
         failure. What has no column (cancelled before start, output truncated, output undrained at
-        the end, waited for a slot, reasons of failure) stands below the table if there is any.
+        the end, waited for a slot, retries, reasons of failure) stands below the table if there is
+        any.
         """
         return _table(self.stats(), wide=wide, brief=brief)
 
@@ -291,6 +295,7 @@ _BELOW = (
     ("truncated", "num_truncated"),
     ("undrained", "num_undrained"),
     ("waited", "num_waited"),
+    ("retries", "num_retries"),
 )
 
 

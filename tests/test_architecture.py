@@ -32,7 +32,7 @@ SSH_PARTS = rooms(
     " transports.remote_shell transports.guard transports.channel"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
-RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading lifecycle")
+RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
 PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
 ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
 REMOTE = ACTION | rooms("remote transfer.*")
@@ -120,6 +120,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.tree":       SEAM | rooms("transports.sshconfig transports.local"),
     "transports.node":       (),  # its text is sent to hosts that have Python and no execo
+    "policy":                GROUND,
     "outcome":               RUN,
     "delivery":              RUN,
     "feed":                  RUN,
@@ -169,7 +170,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "search": rooms("reading"),
     "expect": rooms("process_base lifecycle"),
     "process_base": rooms("action_base"),
-    "execution": rooms("action_base"),
+    "execution": rooms("action_base asyncio"),
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),

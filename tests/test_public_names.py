@@ -48,6 +48,7 @@ PUBLIC = {
     "Reason": "errors",
     "Remote": "remote",
     "Report": "report",
+    "Retry": "action",
     "STDERR": "process",
     "STDOUT": "process",
     "SequentialActions": "action",

@@ -50,6 +50,7 @@ BAD = Stats(
     num_truncated=1,
     num_undrained=5,
     num_waited=6,
+    num_retries=7,
     reasons={Reason.TIMEOUT: 2, Reason.EXIT_CODE: 2, Reason.SPAWN: 1, Reason.CANCELLED: 2},
 )
 RUNNING = Stats(name="server", start_date=950, num_processes=2, num_started=2, num_ended=1)
@@ -85,7 +86,7 @@ def use_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]
 def test_stats_have_the_keys_of_execo_2() -> None:
     assert set(KEYS_OF_EXECO_2) <= set(GOOD)
     assert GOOD["num_ok"] == GOOD.num_ok == 3
-    assert [*Stats().values()] == [None] * 3 + [0] * 15 + [{}, ()]
+    assert [*Stats().values()] == [None] * 3 + [0] * 16 + [{}, ()]
     assert len(GOOD) == len(list(GOOD)) == len(dict(GOOD))
     assert GOOD.get("num_goats", "none") == "none"
     with pytest.raises(KeyError, match="'keys'"):
@@ -157,6 +158,7 @@ def test_merging_adds_up() -> None:
     assert both.num_processes == 13
     assert both.num_finished_ok == 6
     assert both.num_waited == 6
+    assert both.num_retries == 7
     assert both.reasons == BAD.reasons
     assert both.sub_stats == ()
     assert Stats.merge([both, BAD]).reasons["timeout"] == 4
@@ -210,6 +212,7 @@ some_stats = st.builds(
     num_processes=st.integers(0, 9),
     num_ended=st.integers(0, 9),
     num_waited=st.integers(0, 9),
+    num_retries=st.integers(0, 9),
     reasons=st.dictionaries(st.sampled_from(list(Reason)), st.integers(1, 9)),
 )
 
@@ -219,6 +222,7 @@ def test_the_order_of_merging_does_not_matter(parts: list[Stats]) -> None:
     merged = Stats.merge(parts)
     assert Stats.merge(reversed(parts)) == merged
     assert merged.num_waited == sum(part.num_waited for part in parts)
+    assert merged.num_retries == sum(part.num_retries for part in parts)
     assert sum(merged.reasons.values()) == sum(sum(p.reasons.values()) for p in parts)
     assert all(merged.num_processes >= part.num_processes for part in parts)
 
@@ -336,8 +340,8 @@ def test_a_good_run_is_short() -> None:
 def test_what_has_no_column_stands_below() -> None:
     lines = str(Report([GOOD, BAD])).splitlines()
     assert lines[-2:] == [
-        "also: cancelled 2, truncated 1, undrained 5, waited 6; reasons: cancelled 2,",
-        "exit code 2, timeout 2, spawn 1",
+        "also: cancelled 2, truncated 1, undrained 5, waited 6, retries 7; reasons:",
+        "cancelled 2, exit code 2, timeout 2, spawn 1",
     ]
     lines = str(Report([Stats(num_waited=1)])).splitlines()
     assert lines[-1] == "also: waited 1"

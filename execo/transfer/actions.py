@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from execo.action_base import Action, ActionLifecycleHandler
 from execo.config import given_params, make_connection_params
 from execo.host import Host, get_hosts_list
+from execo.policy import PolicyArgs
 from execo.process_base import ProcessBase
 from execo.substitutions import Template, raw
 from execo.time_utils import Duration
@@ -40,6 +41,7 @@ class _Copy(Action):
         process_args: Mapping[str, Any] | None,
         fanout: int | None,
         substitute: bool,
+        policy: PolicyArgs,
     ) -> None:
         self._hosts = get_hosts_list(hosts)
         texts = [*_checked_names(names, self._process_class.verb), _checked_path(location)]
@@ -49,6 +51,7 @@ class _Copy(Action):
             model.name if name is None else name,
             default_expect_timeout,
             fanout=fanout,
+            **policy,
         )
         self._templates = [Template(text if substitute else raw(text)) for text in texts]
         self._processes = [self._copy_of(model, host) for host in self._hosts]
@@ -143,6 +146,8 @@ class Put(_Copy):
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: names are taken as they are (new)
     :param connexion_params: the reference document's name of ``connection_params``
+    :param policy: ``start_rate``, ``retry`` and ``max_failures``, see :class:`~execo.action.Action`
+      (new)
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: for hosts that cannot be any, no files, a substitution that fails
     """
@@ -163,6 +168,7 @@ class Put(_Copy):
         fanout: int | None = None,
         substitute: bool = True,
         connexion_params: Mapping[str, Any] | None = None,
+        **policy: Unpack[PolicyArgs],
     ) -> None:
         super().__init__(
             hosts,
@@ -175,14 +181,23 @@ class Put(_Copy):
             process_args,
             fanout,
             substitute,
+            policy,
         )
 
     def _set_names(self) -> None:
         super()._set_names()
-        packages = Packages(process.names for process in self._processes)
-        for process in self._processes:
-            if isinstance(process, PutProcess):
-                process.packages = packages
+        self._pack(self._processes)
+
+    def _choose_failed(self) -> None:
+        super()._choose_failed()
+        # Files may have changed since, and those of the last start are given back.
+        self._pack([process for process in self._processes if not process.started])
+
+    def _pack(self, processes: Sequence[FilesProcess | ScpProcess]) -> None:
+        files = [process for process in processes if isinstance(process, PutProcess)]
+        packages = Packages(process.names for process in files)
+        for process in files:
+            process.packages = packages
 
 
 class Get(_Copy):
@@ -223,6 +238,8 @@ class Get(_Copy):
     :param process_args: see there
     :param fanout: see there
     :param substitute: see there
+    :param connexion_params: see there
+    :param policy: see there
     :raises TypeError: for arguments of a wrong type
     :raises ValueError: files of several hosts, or of one, would get the same local name; nothing
       is fetched then. Else as :class:`Put`
@@ -244,6 +261,7 @@ class Get(_Copy):
         fanout: int | None = None,
         substitute: bool = True,
         connexion_params: Mapping[str, Any] | None = None,
+        **policy: Unpack[PolicyArgs],
     ) -> None:
         super().__init__(
             hosts,
@@ -256,6 +274,7 @@ class Get(_Copy):
             process_args,
             fanout,
             substitute,
+            policy,
         )
 
     def _set_names(self) -> None:

@@ -368,7 +368,7 @@ class TaktukChannel:
         :param via: the host that has tried, empty for this machine
         """
         self.connected = False
-        self.fail(connect_failure(self.target, self.lines, via))
+        self.refuse(connect_failure(self.target, self.lines, via))
 
     def on_lost(self, why: str = "") -> None:
         """Its connection is lost, and what ran there with it.
