@@ -365,6 +365,7 @@ def test_what_asks_for_nothing_stays_in_process(text: str, look: Look) -> None:
         ('User "me', "a quote is not closed"),
         ("IdentitiesOnly maybe", "'maybe' is none of yes, true, no, false"),
         ("ConnectTimeout 5y", "not a time: '5y'"),
+        ('ConnectTimeout "5 5"', "not a time: '5 5'"),
         ("Match hots x", "Match knows no 'hots'"),
         ("Match user", "Match needs a value for 'user'"),
         ("Match all user me", "cannot be combined"),

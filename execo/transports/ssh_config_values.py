@@ -48,7 +48,7 @@ FLAGS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _MOST_FILES = 32
 _LARGEST = 2**31 - 1
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_TIME = re.compile(r"\s*\+?([0-9]+)([smhdw]?)", re.IGNORECASE)
+_TIME = re.compile(r"\s*\+?([0-9]+)([smhdw]|\Z)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
