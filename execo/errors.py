@@ -4,6 +4,7 @@
 
     ExecoError
     ├── ConfigError               ~/.execo.conf.py or a configuration key is wrong
+    ├── SshConfigError            a file of ssh_config is wrong
     ├── HostSetError              a text names no host (also a ValueError)
     ├── SubstitutionError         {{...}} in a command cannot be evaluated (also a ValueError)
     ├── NotSupported              this transport cannot do what was asked
@@ -38,6 +39,7 @@ __all__ = [
     "ProcessesFailed",
     "Reason",
     "SpawnError",
+    "SshConfigError",
     "SubstitutionError",
     "WriteError",
 ]
@@ -79,6 +81,28 @@ class ConfigError(ExecoError):
         super().__init__(place + message)
         self.filename = filename
         self.lineno = lineno
+
+
+class SshConfigError(ExecoError):
+    """A file that ``ssh_config(5)`` describes cannot be read as ssh reads it.
+
+    :param message: what is wrong
+    :param filename: the file
+    :param lineno: the line in it, None if the file as a whole is to blame
+    :param text: that line
+    """
+
+    def __init__(
+        self, message: str, *, filename: str, lineno: int | None = None, text: str = ""
+    ) -> None:
+        place = filename if lineno is None else f"{filename}:{lineno}"
+        super().__init__(f"{place}: {message}" + (f", in {text!r}" if text else ""))
+        self.filename = filename
+        self.lineno = lineno
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _told, (type(self), str(self), dict(self.__dict__))
 
 
 class HostSetError(ExecoError, ValueError):

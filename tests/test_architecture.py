@@ -86,6 +86,26 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.pool transports.ssh_exec transports.ssh_lease"
     ),
     "transports.ssh_messages": SEAM,
+    # What ssh_config says of a host, from the line up.
+    "transports.ssh_tokens": GROUND,
+    "transports.ssh_config_values": GROUND | rooms("transports.ssh_tokens"),
+    "transports.ssh_config_keywords": GROUND | rooms("transports.ssh_config_values"),
+    "transports.ssh_config_match": GROUND,
+    "transports.ssh_config_lines": PLAIN | rooms(
+        "transports.ssh_config_keywords transports.ssh_config_match transports.ssh_tokens"
+    ),
+    "transports.ssh_config_lookup": GROUND | rooms(
+        "transports.ssh_config_keywords transports.ssh_config_lines transports.ssh_config_match"
+        " transports.ssh_tokens"
+    ),
+    "transports.ssh_config_settings": GROUND | rooms(
+        "transports.ssh_config_keywords transports.ssh_config_lines transports.ssh_config_lookup"
+        " transports.ssh_config_match transports.ssh_config_values transports.ssh_tokens"
+    ),
+    "transports.ssh_config": GROUND | rooms(
+        "transports.ssh_config_lines transports.ssh_config_lookup transports.ssh_config_settings"
+        " transports.ssh_config_values transports.ssh_tokens"
+    ),
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
     "transports.openssh_words": SEAM | rooms("transports.ssh_messages"),
