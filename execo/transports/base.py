@@ -19,7 +19,7 @@ Every transport, the scripted fake too, passes the same contract test.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,11 +27,13 @@ from execo.errors import NotSupported, ProcessError
 
 __all__ = [
     "ENDING_SIGNALS",
+    "Algorithms",
     "Channel",
     "ConnectionOptions",
     "Exec",
     "Forward",
     "Lease",
+    "Login",
     "Request",
     "Sink",
     "Target",
@@ -44,13 +46,65 @@ ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT})
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """What to log in with. Callbacks run on threads of ours, one at a time, and may block.
+
+    :param identities: the files of private keys to try, in this order, beside the target's own;
+      None = the usual ones of ``~/.ssh``
+    :param certificates: the files of the certificates that go with keys; ``KEY-cert.pub`` beside a
+      key is found without being named
+    :param identities_only: of the agent's keys only those whose files are named
+    :param agent: the agent's socket; None = that of ``SSH_AUTH_SOCK``; ``none`` = no agent
+    :param password: the password, or who is asked for it: ``password(host, user)``, None = none
+    :param passphrase: that of key files, or who is asked for it: ``passphrase(path)``
+    :param answers: who answers the questions of a host (keyboard-interactive, RFC 4256):
+      ``answers(host, user, title, instructions, [(prompt, echo), ...])`` gives a list of texts
+    """
+
+    identities: tuple[str, ...] | None = None
+    certificates: tuple[str, ...] = ()
+    identities_only: bool = False
+    agent: str | None = None
+    password: str | Callable[[str, str], str | None] | None = field(default=None, repr=False)
+    passphrase: str | Callable[[str], str | None] | None = field(default=None, repr=False)
+    answers: Callable[[str, str, str, str, Sequence[tuple[str, bool]]], Sequence[str]] | None = (
+        field(default=None, repr=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """The algorithms that may be used, each list with the preferred first; None = all that are
+    safe. ``least_rsa_bits``: RSA keys with fewer are refused."""
+
+    ciphers: tuple[str, ...] | None = None
+    macs: tuple[str, ...] | None = None
+    key_exchanges: tuple[str, ...] | None = None
+    host_keys: tuple[str, ...] | None = None
+    signatures: tuple[str, ...] | None = None
+    least_rsa_bits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """How to connect, as far as it does not depend on the host.
 
     :param host_key_policy: ``off``, ``accept-new`` or ``strict``
-    :param known_hosts: the files of known host keys; none = the user's and the system's
+    :param policy_chosen: the policy was asked for; a password goes to no host that is trusted by
+      default alone
+    :param known_hosts: the files of known host keys, new ones go into the first; none = the user's
+      and the system's
+    :param hash_known_hosts: names are hashed in what is added to them
+    :param host_key_alias: the name to look for in them; None = that of the target
     :param connect_timeout: seconds that a host may take at each step of a connection (to answer,
       to agree on keys, to let us in); None = the system's limits
+    :param keepalive: seconds without a word from the host after which it is asked, while anything
+      runs there, whether it is still there; None = it never is
+    :param keepalive_count: questions without an answer until the connection is lost
+    :param idle_limit: seconds after which a connection that nobody uses is closed; None = never
+    :param login: what to log in with
+    :param algorithms: which algorithms may be used
+    :param env: variables sent with each command; a server takes those it accepts (AcceptEnv)
     :param guard: keep a small shell on the host, which signals what commands have started and
       ends it if this process is lost
     :param ssh: the words of the ssh command, for transports that run one
@@ -60,8 +114,17 @@ class ConnectionOptions:
     """
 
     host_key_policy: str = "off"
+    policy_chosen: bool = False
     known_hosts: tuple[str, ...] = ()
+    hash_known_hosts: bool = False
+    host_key_alias: str | None = None
     connect_timeout: float | None = 20.0
+    keepalive: float | None = 30.0
+    keepalive_count: int = 3
+    idle_limit: float | None = 600.0
+    login: Login = Login()
+    algorithms: Algorithms = Algorithms()
+    env: tuple[tuple[str, str], ...] = ()
     guard: bool = True
     ssh: tuple[str, ...] = ("ssh",)
     ssh_options: tuple[str, ...] = ()
@@ -77,6 +140,10 @@ class Target:
     :param port: None = the transport's default, most often 22
     :param keyfile: the private key; None = the agent's and the usual ones
     :param options: the rest
+    :param family: ``inet`` or ``inet6``, for a name that has addresses of both; None = any
+    :param via: the host through which it is reached; None = directly
+    :param proxy_command: the command, for ``sh -c``, whose stdin and stdout are the connection;
+      None = none
     :param name: the host as the user wrote it, for messages
     """
 
@@ -85,6 +152,9 @@ class Target:
     port: int | None = None
     keyfile: str | None = None
     options: ConnectionOptions = ConnectionOptions()
+    family: str | None = None
+    via: Target | None = None
+    proxy_command: str | None = None
     name: str = field(default="", compare=False)
 
 
