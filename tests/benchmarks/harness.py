@@ -32,6 +32,7 @@ PACKAGES = (
     "parallel-ssh==2.16.0",
     "asyncssh==2.24.0",
     "paramiko==5.1.0",
+    "ansible-core==2.19.14",
 )
 LIMIT = 600
 """Seconds after which a body is a failure: a hang, not a speed."""

@@ -83,13 +83,20 @@ def silent_hosts(number: int) -> Iterator[list[tuple[str, int]]]:
 
 
 @contextlib.contextmanager
-def serving(silent: int) -> Iterator[None]:
-    """The server, the silent hosts and a folder to write to, for the bodies that run meanwhile."""
+def serving(silent: int, *, stock: bool = False) -> Iterator[None]:
+    """The server, the silent hosts and a folder to write to, for the bodies that run meanwhile.
+
+    :param stock: the server has the limits of sshd itself
+    """
     sys.path.insert(0, str(ROOT / "tests"))
-    from sshd import RealSshd
+    from sshd import RAISED, STOCK, RealSshd
 
     scratch = tempfile.TemporaryDirectory(prefix="execo-bench-")
-    with scratch as folder, RealSshd() as sshd, silent_hosts(silent) as quiet:
+    with (
+        scratch as folder,
+        RealSshd(STOCK if stock else RAISED) as sshd,
+        silent_hosts(silent) as quiet,
+    ):
         Path(folder).chmod(0o755)
         (host,) = sshd.hosts()
         known = {
