@@ -67,6 +67,7 @@ __all__ = [
     "load_configuration",
     "make_connection_params",
     "make_connexion_params",
+    "ssh_config_words",
 ]
 
 #: Tools for ``remote_tool`` (SSH, TAKTUK), ``fileput_tool`` (SCP, TAKTUK, CHAINPUT) and
@@ -422,6 +423,17 @@ def make_connection_params(
         if isinstance(value, list):
             params[key] = tuple(value)
     return params
+
+
+def ssh_config_words(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that tell ssh and scp which files to read; none where they are the usual ones.
+
+    :param params: complete connection parameters
+    """
+    chosen = params["ssh_config"]
+    if chosen is None:
+        return ()
+    return ("-F", "none" if chosen is False else os.path.expanduser(os.fspath(chosen)))
 
 
 def given_params(

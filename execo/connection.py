@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from .config import BuiltIn, make_connection_params
+from .config import BuiltIn, make_connection_params, ssh_config_words
 from .errors import SshConfigError
 from .host import Host
 from .log import logger
@@ -102,9 +102,10 @@ class _Ways:
         from .transports.ssh_options import read_options
 
         self._options = read_options(self._words)
-        choice = self._choice_of_files()
-        self._files = files_of(choice)
-        self._base_for_ssh = _base_options(params, self._words_for_ssh(choice))
+        self._files = files_of(self._choice_of_files())
+        # Of several -F, ssh takes the last one.
+        words = (*self._words, *ssh_config_words(params))
+        self._base_for_ssh = _base_options(params, words)
 
     def _choice_of_files(self) -> str | None:
         chosen: str | os.PathLike[str] | bool | None = self._params["ssh_config"]
@@ -115,11 +116,6 @@ class _Ways:
         if isinstance(chosen, bool) or chosen == "none":
             return "none"
         return os.path.abspath(os.path.expanduser(os.fspath(chosen)))
-
-    def _words_for_ssh(self, choice: str | None) -> tuple[str, ...]:
-        if self._params["ssh_config"] is None:
-            return self._words
-        return (*self._words, "-F", choice or "none")  # of several, ssh takes the last one
 
     def to(self, host: Host) -> tuple[str, Target]:
         """The transport and the target of one host, see :func:`connection_to`."""

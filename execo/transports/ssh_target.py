@@ -87,6 +87,7 @@ class Finder:
         self._given = frozenset(given)
         self._lines = tuple(lines)
         self._shared: dict[ConnectionOptions, ConnectionOptions] = {}
+        self._gateways: dict[tuple[Hop, ...], Found] = {}
 
     def find(self, asked: Asked) -> Found:
         """Where to connect for a host.
@@ -117,7 +118,7 @@ class Finder:
         asked: Asked,
         settings: HostSettings,
         base: ConnectionOptions,
-        hops: Sequence[Hop],
+        hops: tuple[Hop, ...],
         depth: int,
     ) -> Found:
         algorithms, reasons = algorithms_of(settings)
@@ -153,22 +154,26 @@ class Finder:
         )
         return Found(target, tuple(only_openssh), tuple(passed_over))
 
-    def _gateway(self, asked: Asked, hops: Sequence[Hop], depth: int) -> Found:
+    def _gateway(self, asked: Asked, hops: tuple[Hop, ...], depth: int) -> Found:
         """The last of the hosts on the way, which is reached through those before it."""
+        known = self._gateways.get(hops)
+        if known is not None:
+            return known
         if depth > MOST_HOPS:
             raise ValueError(
                 f"{asked.name or asked.address} is reached through more than {MOST_HOPS} hosts: "
                 "does ProxyJump lead in a circle?"
             )
-        *before, last = hops
+        before, last = hops[:-1], hops[-1]
         hop = Asked(last.host, last.user, last.port)
         settings = self._look_up(hop, ())
         if before:
             # As with ssh: what it says of the ways to these hosts counts for the first one only.
             settings = replace(settings, proxy_command=None)
         else:
-            before = list(settings.proxy_jump)
-        return self._found(hop, settings, self._hop_base, before, depth)
+            before = settings.proxy_jump
+        found = self._gateways[hops] = self._found(hop, settings, self._hop_base, before, depth)
+        return found
 
     def _limits(self, settings: HostSettings) -> dict[str, Any]:
         """What files say of host keys and time, where the parameters say nothing."""
