@@ -17,6 +17,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from .transports.base import ConnectionOptions, Target
 
 if TYPE_CHECKING:
     from .transports.ssh_config import SshConfig
-    from .transports.ssh_target import Asked, Finder
+    from .transports.ssh_target import Finder
 
 __all__ = ["connection_to"]
 
@@ -74,6 +75,7 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
     return ways.to(host)
 
 
+_BY_FILES = ("auto", "paramiko", "openssh")
 _WEAK = ("connect_timeout", "keepalive")
 
 _Known = dict[tuple[str, str, str | None, str | None, int | None], tuple[str, Target]]
@@ -91,11 +93,14 @@ class _Ways:
         self._transport: str = params["transport"]
         self._words = tuple(params["ssh_options"])
         self._known: tuple[SshConfig | None, Finder | None, _Known] = (None, None, {})
-        self._base = _base_options(params)
+        self._base = _base_options(params, () if self._transport in _BY_FILES else self._words)
+        self._by_ssh = self._transport == "openssh" or (
+            self._transport == "auto" and params["ssh"] is not None
+        )
         self._given = {name for name in _WEAK if not isinstance(params[name], BuiltIn)}
         if self._base.policy_chosen:
             self._given.add("host_key_policy")
-        if self._transport == "taktuk":
+        if self._transport not in _BY_FILES:
             return
         # Here, not above: ``import execo`` has no need of them.
         from .transports.ssh_config_files import files_of
@@ -122,15 +127,16 @@ class _Ways:
         address = host.address
         if self._rewrite is not None:
             address = Host(self._rewrite(address)).address
-        if self._transport == "taktuk":
-            return "taktuk", self._plain_target(host, address, self._base)
-        config, finder, known = self._known
+        if self._transport not in _BY_FILES:
+            # One of the user's own knows by itself what ssh_options mean to it.
+            return self._transport, self._plain_target(host, address, self._base)
         try:
             current = self._files.current()
         except SshConfigError:
-            if self._transport != "openssh":
+            if not self._by_ssh:
                 raise
             return "openssh", self._plain_target(host, address, self._base_for_ssh)
+        config, finder, known = self._known
         if current is not config or finder is None or len(known) >= MOST_HOSTS:
             from .transports.ssh_target import Finder
 
@@ -139,59 +145,9 @@ class _Ways:
         key = (host.address, address, host.user, host.keyfile, host.port)
         found = known.get(key)
         if found is None:
-            found = known[key] = self._find(host, address, finder)
+            plain = self._plain_target(host, address, self._base_for_ssh)
+            found = known[key] = self._find(plain, finder)
         return found
-
-    def _find(self, host: Host, address: str, finder: Finder) -> tuple[str, Target]:
-        from .transports.ssh_target import Asked
-
-        params = self._params
-        asked = Asked(
-            _bare(address),
-            host.user or params["user"],
-            host.port or params["port"],
-            _path(host.keyfile or params["keyfile"]),
-            host.address,
-        )
-        if self._transport == "openssh":
-            return self._by_ssh(host, address, asked, finder)
-        if self._transport == "auto" and params["ssh"] is not None:
-            _announce(BY_SSH, f"ssh is set to {params['ssh']!r}")
-            return self._by_ssh(host, address, asked, finder)
-        target = self._plain_target(host, address, self._base)
-        reasons: tuple[str, ...] = ()
-        if self._options.only_openssh is not None:
-            reasons = (f"ssh_options has {self._options.only_openssh!r}, in {self._words!r}",)
-        else:
-            try:
-                found = finder.find(asked)
-            except SshConfigError as exc:
-                if exc.filename != "ssh_options":
-                    raise
-                reasons = (str(exc),)
-            else:
-                target, reasons = found.target, found.only_openssh
-                for line in found.passed_over:
-                    _announce("%s: this is not followed; ssh_options can ask for it", line)
-        if self._transport not in ("auto", "paramiko"):
-            return self._transport, target  # of the user's: it knows what it can do
-        if not reasons:
-            return "paramiko", target
-        why = "; ".join(reasons)
-        if self._transport == "paramiko":
-            raise ValueError(
-                f"the transport 'paramiko' cannot reach {host.address} as it is asked to: {why}; "
-                "set transport to 'openssh' or 'auto'"
-            )
-        _announce(BY_SSH, why)
-        return self._by_ssh(host, address, asked, finder)
-
-    def _by_ssh(self, host: Host, address: str, asked: Asked, finder: Finder) -> tuple[str, Target]:
-        options = self._base_for_ssh
-        # What cannot be read ssh refuses, too, and says so; or a newer one understands it.
-        with contextlib.suppress(SshConfigError):
-            options = finder.options_for_ssh(asked, options)
-        return "openssh", self._plain_target(host, address, options)
 
     def _plain_target(self, host: Host, address: str, options: ConnectionOptions) -> Target:
         """The target as the host and the parameters say it."""
@@ -204,6 +160,40 @@ class _Ways:
             options=options,
             name=host.address,
         )
+
+    def _find(self, asked: Target, finder: Finder) -> tuple[str, Target]:
+        """What files make of a host, as it is asked for."""
+        reasons: tuple[str, ...] = ()
+        if self._by_ssh:
+            if self._transport == "auto":
+                _announce(BY_SSH, f"ssh is set to {self._params['ssh']!r}")
+        elif self._options.only_openssh is not None:
+            reasons = (f"ssh_options has {self._options.only_openssh!r}, in {self._words!r}",)
+        else:
+            try:
+                found = finder.find(asked)
+            except SshConfigError as exc:
+                if exc.filename != "ssh_options":
+                    raise
+                reasons = (str(exc),)
+            else:
+                for line in found.passed_over:
+                    _announce("%s: this is not followed; ssh_options can ask for it", line)
+                if not found.only_openssh:
+                    return "paramiko", found.target
+                reasons = found.only_openssh
+        if reasons:
+            why = "; ".join(reasons)
+            if self._transport == "paramiko":
+                raise ValueError(
+                    f"the transport 'paramiko' cannot reach {asked.name} as it is asked to: {why}; "
+                    "set transport to 'openssh' or 'auto'"
+                )
+            _announce(BY_SSH, why)
+        # What cannot be read ssh refuses, too, and says so; or a newer one understands it.
+        with contextlib.suppress(SshConfigError):
+            return "openssh", replace(asked, options=finder.options_for_ssh(asked))
+        return "openssh", asked
 
 
 # -- what the parameters say ---------------------------------------------------------------------

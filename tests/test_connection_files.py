@@ -23,7 +23,7 @@ from execo.transports import ssh_config_files
 from execo.transports.base import Algorithms, ConnectionOptions, Login, Target
 from execo.transports.openssh_words import Abilities, connection_options
 from execo.transports.ssh_config import SshConfig
-from execo.transports.ssh_target import SYSTEM_KNOWN_HOSTS, Asked, Finder
+from execo.transports.ssh_target import SYSTEM_KNOWN_HOSTS, Finder
 from ssh_dump import STRICT, Dump, Refused, dump, taken
 from ssh_stock import debian, red_hat
 from test_ssh_config_fuzz import HOSTS, files, write
@@ -37,6 +37,8 @@ def looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """No second in which a file that has changed is taken for the old one."""
     monkeypatch.setattr(ssh_config_files, "KEPT", 0.0)
     monkeypatch.setattr(connection, "_announced", set())
+    ssh_config_files.files_of.cache_clear()
+    connection._ways.clear()
 
 
 @pytest.fixture
@@ -324,7 +326,7 @@ def test_a_password_is_not_for_those_on_the_way(file: Path) -> None:
 
     def passwords(password: Any) -> list[Any]:
         base = ConnectionOptions(login=Login(password=password, passphrase="of files"))
-        found = Finder(config, base).find(Asked("web1")).target
+        found = Finder(config, base).find(Target("web1")).target
         assert found.via is not None
         assert found.via.options.login.passphrase == "of files"
         return [found.options.login.password, found.via.options.login.password]
@@ -440,6 +442,7 @@ def test_a_file_that_only_ssh_understands_is_left_to_it_when_it_is_asked_for(
     text = "KeywordOfTomorrow yes\n"
     transport, target = reach(text, transport="openssh", user="me")
     assert (transport, target.user) == ("openssh", "me")
+    assert reach(text, ssh="/opt/ssh")[0] == "openssh"
     with pytest.raises(SshConfigError, match="keywordoftomorrow"):
         reach(text)
 
@@ -476,8 +479,6 @@ def test_the_systems_file_of_a_distribution_keeps_every_host_in_process(
     install: Callable[[Path], Path], host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("execo.transports.ssh_config.SYSTEM_FILE", str(install(tmp_path)))
-    ssh_config_files.files_of.cache_clear()
-    connection._ways.clear()
     for transport in ("auto", "paramiko"):
         taken, target = connection_to(Host(host), make_connection_params({"transport": transport}))
         assert (taken, target.address) == ("paramiko", host.lower())

@@ -19,7 +19,7 @@ from .ssh_algorithms import algorithms_of
 from .ssh_config import Hop, HostSettings, SshConfig
 from .ssh_config_match import fits
 
-__all__ = ["SYSTEM_KNOWN_HOSTS", "USER_KNOWN_HOSTS", "Asked", "Finder", "Found"]
+__all__ = ["SYSTEM_KNOWN_HOSTS", "USER_KNOWN_HOSTS", "Finder", "Found"]
 
 USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
@@ -29,22 +29,9 @@ MOST_HOPS = 16
 """Hosts that are reached through one another, before it is taken for a circle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A host, as it is asked for.
-
-    :param address: its name, as ``ssh`` would be given it
-    :param user: whom to log in as; None = what files say
-    :param port: the port; None = what files say
-    :param keyfile: the key; None = what files say
-    :param name: the host as messages call it
-    """
-
-    address: str
-    user: str | None = None
-    port: int | None = None
-    keyfile: str | None = None
-    name: str = ""
+_Variables = tuple[tuple[str, str], ...]
+_Sent = tuple[tuple[str, ...], _Variables]
+"""The names of SendEnv, and what SetEnv gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +75,37 @@ class Finder:
         self._lines = tuple(lines)
         self._shared: dict[ConnectionOptions, ConnectionOptions] = {}
         self._gateways: dict[tuple[Hop, ...], Found] = {}
+        self._environments: dict[_Sent, _Variables] = {}
 
-    def find(self, asked: Asked) -> Found:
+    def find(self, asked: Target) -> Found:
         """Where to connect for a host.
 
+        :param asked: the host as ``ssh`` would be given it, with what comes before what files say;
+          of its options nothing is read
         :raises SshConfigError: for what ssh refuses
         :raises ValueError: if this process has no user name, or hosts are reached in a circle
         """
         settings = self._look_up(asked, self._lines)
         return self._found(asked, settings, self._base, settings.proxy_jump, 0)
 
-    def options_for_ssh(self, asked: Asked, base: ConnectionOptions) -> ConnectionOptions:
-        """The options of a connection by the ssh command, which reads the files itself: ours must
-        not hide from it what they say.
+    def options_for_ssh(self, asked: Target) -> ConnectionOptions:
+        """Its options for the ssh command, which reads the files itself: ours must not hide from it
+        what they say.
 
-        :param base: those that the parameters give
+        :param asked: as for :meth:`find`; its options are those that the parameters give
         :raises SshConfigError: for what ssh refuses
         """
         settings = self._look_up(asked, self._lines)
-        return self._share(replace(base, **self._limits(settings)))
+        return self._share(replace(asked.options, **self._limits(settings)))
 
-    def _look_up(self, asked: Asked, lines: Sequence[str]) -> HostSettings:
+    def _look_up(self, asked: Target, lines: Sequence[str]) -> HostSettings:
         return self._config.lookup(asked.address, user=asked.user, port=asked.port, options=lines)
 
     # -- the target -------------------------------------------------------------------------------
 
     def _found(
         self,
-        asked: Asked,
+        asked: Target,
         settings: HostSettings,
         base: ConnectionOptions,
         hops: tuple[Hop, ...],
@@ -138,7 +128,7 @@ class Finder:
             host_key_alias=settings.host_key_alias,
             login=_login(base.login, settings, asked.keyfile),
             algorithms=algorithms,
-            env=_environment(settings),
+            env=self._environment((settings.send_env, settings.set_env)),
         )
         family = settings.address_family
         target = Target(
@@ -154,7 +144,7 @@ class Finder:
         )
         return Found(target, tuple(only_openssh), tuple(passed_over))
 
-    def _gateway(self, asked: Asked, hops: tuple[Hop, ...], depth: int) -> Found:
+    def _gateway(self, asked: Target, hops: tuple[Hop, ...], depth: int) -> Found:
         """The last of the hosts on the way, which is reached through those before it."""
         known = self._gateways.get(hops)
         if known is not None:
@@ -165,7 +155,7 @@ class Finder:
                 "does ProxyJump lead in a circle?"
             )
         before, last = hops[:-1], hops[-1]
-        hop = Asked(last.host, last.user, last.port)
+        hop = Target(last.host, last.user, last.port)
         settings = self._look_up(hop, ())
         if before:
             # As with ssh: what it says of the ways to these hosts counts for the first one only.
@@ -188,6 +178,15 @@ class Finder:
         if settings.server_alive_count_max is not None:
             said["keepalive_count"] = max(1, settings.server_alive_count_max)
         return said
+
+    def _environment(self, sent: _Sent) -> _Variables:
+        """The variables to send. When those of this process change, the files are read anew."""
+        found = self._environments.get(sent)
+        if found is None:
+            names, values = sent
+            taken = {name: value for pattern in names for name, value in _variables(pattern)}
+            found = self._environments[sent] = tuple((taken | dict(values)).items())
+        return found
 
     def _share(self, options: ConnectionOptions) -> ConnectionOptions:
         """The same object for equal options: thousands of hosts have the same."""
@@ -215,11 +214,6 @@ def _login(base: Login, settings: HostSettings, keyfile: str | None) -> Login:
         identities_only=bool(settings.identities_only) or keyfile is not None,
         agent=settings.identity_agent,
     )
-
-
-def _environment(settings: HostSettings) -> tuple[tuple[str, str], ...]:
-    sent = {name: value for pattern in settings.send_env for name, value in _variables(pattern)}
-    return tuple((sent | dict(settings.set_env)).items())
 
 
 def _variables(pattern: str) -> list[tuple[str, str]]:
