@@ -25,7 +25,7 @@ from .config import BuiltIn, make_connection_params, ssh_config_words
 from .errors import SshConfigError
 from .host import Host
 from .log import logger
-from .transports.base import ConnectionOptions, Target
+from .transports.base import ConnectionOptions, Login, Target
 
 if TYPE_CHECKING:
     from .transports.ssh_config import SshConfig
@@ -129,13 +129,16 @@ class _Ways:
             address = Host(self._rewrite(address)).address
         if self._transport not in _BY_FILES:
             # One of the user's own knows by itself what ssh_options mean to it.
-            return self._transport, self._plain_target(host, address, self._base)
+            target = self._plain_target(host, address, self._base)
+            if self._transport == "taktuk":
+                _refuse_secrets(target, "taktuk")
+            return self._transport, target
         try:
             current = self._files.current()
         except SshConfigError:
             if not self._by_ssh:
                 raise
-            return "openssh", self._plain_target(host, address, self._base_for_ssh)
+            return self._with_ssh(self._plain_target(host, address, self._base_for_ssh))
         config, finder, known = self._known
         if current is not config or finder is None or len(known) >= MOST_HOSTS:
             from .transports.ssh_target import Finder
@@ -192,8 +195,12 @@ class _Ways:
             _announce(BY_SSH, why)
         # What cannot be read ssh refuses, too, and says so; or a newer one understands it.
         with contextlib.suppress(SshConfigError):
-            return "openssh", replace(asked, options=finder.options_for_ssh(asked))
-        return "openssh", asked
+            asked = replace(asked, options=finder.options_for_ssh(asked))
+        return self._with_ssh(asked)
+
+    def _with_ssh(self, target: Target) -> tuple[str, Target]:
+        _refuse_secrets(target, "openssh")
+        return "openssh", target
 
 
 # -- what the parameters say ---------------------------------------------------------------------
@@ -212,11 +219,26 @@ def _base_options(params: Mapping[str, Any], words: tuple[str, ...] = ()) -> Con
         connect_timeout=_seconds(params["connect_timeout"]),
         keepalive=_seconds(params["keepalive"]),
         idle_limit=_seconds(params["idle_limit"]),
+        login=Login(
+            password=params.get("password"),
+            passphrase=params.get("passphrase"),
+            answers=params.get("answers"),
+        ),
         guard=params["guard"],
         ssh=tuple(shlex.split(command or "ssh")),
         ssh_options=tuple(params["taktuk_connector_options"]) if by_taktuk else words,
         taktuk=_taktuk_words(params) if by_taktuk else (),
     )
+
+
+def _refuse_secrets(target: Target, transport: str) -> None:
+    """Raise ValueError for secrets that the transport cannot hand on."""
+    for key in ("password", "answers"):
+        if getattr(target.options.login, key) is not None:
+            raise ValueError(
+                f"the transport {transport!r}, which {target.name} is reached by, cannot use "
+                f"{key!r}: ssh would ask on a terminal. Use a key or the agent there"
+            )
 
 
 def _seconds(value: float | None) -> float | None:
