@@ -276,5 +276,7 @@ def _announce(text: str, *facts: str) -> None:
     """Say something once, however many hosts it is about."""
     key = (text, *facts)
     if key not in _announced:
+        if len(_announced) >= MOST_HOSTS:
+            _announced.clear()
         _announced.add(key)
         logger.info(text, *facts)

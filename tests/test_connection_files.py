@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import pwd
@@ -46,12 +47,18 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config"
 
 
+clock = itertools.count(10**18, 10**9)
+
+
 @pytest.fixture
 def reach(file: Path) -> Reach:
     """Write a file, and say how a host is reached."""
 
     def reach(text: str, host: Host | str = "web1", **params: Any) -> tuple[str, Target]:
-        file.write_text(text)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+            when = next(clock)  # the system's clock of files is a coarse one
+            os.utime(file, ns=(when, when))
         params = {"ssh_config": str(file), **params}
         return connection_to(Host(host), make_connection_params(params))
 
@@ -602,6 +609,37 @@ def test_targets_are_what_ssh_says(
     found = told(target)
     assert expected.pop("strict") in found.pop("strict")
     assert found == expected
+
+
+WORDS = [
+    *(["-l", "ann"], ["-lbob"], ["-p", "23"], ["-p24"], ["-4"], ["-6"], ["-q"], ["-xa"], ["-T"]),
+    *(["-i", "{}/a"], ["-i{}/b"], ["-qi", '{}/c "d" \\e'], ["-o", "Port=25"], ["-oUser=cid"]),
+    *(["-o", "ConnectTimeout 5"], ["-o", "connecttimeout=6"], ["-o", "AddressFamily=any"]),
+    *(["-o", "IdentityFile=/k/f"], ["-o", "IdentitiesOnly=yes"], ["-o", "HostKeyAlias = A"]),
+    *(["-J", "gw"], ["-o", "ProxyJump=none"], ["-o", "SetEnv=A=1"], ["-o", 'SetEnv="B=2 3"']),
+    *(["-c", "aes128-ctr"], ["-c", "aes256-ctr"], ["-o", "StrictHostKeyChecking=accept-new"]),
+    *(["-o", "RequiredRSASize=2048"], ["-F", "none"], ["-tt"], ["-o", "BatchMode=yes"]),
+]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(WORDS), max_size=6))
+def test_ssh_options_are_what_ssh_says(folder: Path, parts: list[list[str]]) -> None:
+    for name in ("a", "b", 'c "d" \\e'):
+        (folder / name).touch()  # ssh passes over those of -i that are not there
+    options = [word.replace("{}", str(folder)) for part in parts for word in part]
+    try:
+        said = dump(os.devnull, "web1", *options)
+    except Refused:
+        return  # for one: two -J
+    params = make_connection_params({"ssh_options": options, "ssh_config": False})
+    transport, target = connection_to(Host("web1"), params)
+    assert transport == "paramiko"
+    expected, found = as_target(said), told(target)
+    assert expected.pop("strict") in found.pop("strict")
+    assert found == expected
+    if target.options.algorithms.ciphers is not None:
+        assert list(target.options.algorithms.ciphers) == said["ciphers"]
 
 
 def test_known_hosts_of_the_target_are_those_of_ssh(target: Find) -> None:

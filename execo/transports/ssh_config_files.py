@@ -1,6 +1,6 @@
 """The files of ssh_config that are in use: read once, and again when they have changed.
 
-Whether they have is looked at once a second at the most, however many hosts are asked for.
+Whether they have is looked at ten times a second at the most, however many hosts are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .ssh_config import SshConfig
 
 __all__ = ["SshConfigFiles", "files_of"]
 
-KEPT = 1.0
+KEPT = 0.1
 """Seconds for which nobody looks whether a file has changed."""
 
 
