@@ -58,6 +58,7 @@ __all__ = [
     "SSH",
     "TAKTUK",
     "TRACE",
+    "BuiltIn",
     "ConfigWarning",
     "configuration",
     "default_connection_params",
@@ -66,6 +67,7 @@ __all__ = [
     "load_configuration",
     "make_connection_params",
     "make_connexion_params",
+    "ssh_config_words",
 ]
 
 #: Tools for ``remote_tool`` (SSH, TAKTUK), ``fileput_tool`` (SCP, TAKTUK, CHAINPUT) and
@@ -168,6 +170,12 @@ The keys are those of execo 2.8.2, with WARNING as the log level as in the refer
 ``handler_queue_size`` and ``term_timeout`` are new in execo 3. Durations are numbers of seconds.
 """
 
+
+class BuiltIn(int):
+    """A number that holds where nobody has said anything. What ``~/.ssh/config`` says comes before
+    it, and after the same number where a script or ``~/.execo.conf.py`` has set it."""
+
+
 # _STARTOF_ default_connection_params
 default_connection_params: dict[str, Any] = {
     # User to log in as. None: as ~/.ssh/config says, or else the local user. Default: None.
@@ -186,9 +194,19 @@ default_connection_params: dict[str, Any] = {
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse
     # unknown ones too). None: as ~/.ssh/config says explicitly, or else "off". Default: None.
     "host_key_policy": None,
+    # The configuration of ssh that says how hosts are reached: None for ~/.ssh/config and
+    # /etc/ssh/ssh_config, the path of a file for that file alone (ssh -F), False or "none" for no
+    # file. Default: None.
+    "ssh_config": None,
     # Seconds that a host may take at each step of a connection: to answer, to agree on keys, to
-    # let us in. None: the system's own limit. Default: 20.
-    "connect_timeout": 20,
+    # let us in. None: the system's own limit. Default: 20, or ConnectTimeout in ~/.ssh/config.
+    "connect_timeout": BuiltIn(20),
+    # Seconds without a word from a host after which it is asked, while something runs there,
+    # whether it is still there. None: it never is. Default: 30, or ServerAliveInterval in
+    # ~/.ssh/config.
+    "keepalive": BuiltIn(30),
+    # Seconds after which a connection that nobody uses is closed. None: never. Default: 600.
+    "idle_limit": 600,
     # Whether a small shell is kept on each host, beside the commands: it signals all that they
     # have started, and ends them if this script is killed. Where it is False (switches and other
     # hosts without a shell, forced commands), kill() reaches the command alone, if the host
@@ -236,9 +254,9 @@ A host's own user, keyfile and port come first, then the ``connection_params`` g
 process or action, then this dict. Also named ``default_connexion_params``, as in the reference
 document: one object, two names.
 
-The keys are those of execo 2.8.2; ``transport``, ``host_key_policy`` and ``connect_timeout`` are
-new in execo 3. ``ssh``, ``scp`` and their options are empty by default, since commands normally
-run over connections inside this process.
+The keys are those of execo 2.8.2; ``transport``, ``host_key_policy``, ``ssh_config``,
+``connect_timeout``, ``keepalive`` and ``idle_limit`` are new in execo 3. ``ssh``, ``scp`` and their
+options are empty by default, since commands normally run over connections inside this process.
 """
 
 #: The same dict as :data:`default_connection_params`.
@@ -280,6 +298,12 @@ def _is_port_range(value: Any) -> bool:
 def _is_styles(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         _is_words(words) and all(word in ANSI_CODES for word in words) for words in value.values()
+    )
+
+
+def _is_ssh_config(value: Any) -> bool:
+    return (
+        value is None or value is False or (isinstance(value, (str, os.PathLike)) and value != "")
     )
 
 
@@ -333,7 +357,10 @@ _CONNECTION_RULES: dict[str, _Rule] = {
         lambda value: value in (None, "off", "accept-new", "strict"),
         "'off', 'accept-new', 'strict', or None",
     ),
+    "ssh_config": (_is_ssh_config, "the path of a file, False, 'none', or None"),
     "connect_timeout": _or_none(_INTERVAL),
+    "keepalive": _or_none(_INTERVAL),
+    "idle_limit": _or_none(_INTERVAL),
     "guard": _BOOL,
     "forwarding_timeout": _or_none(_SECONDS),
     "pty": _BOOL,
@@ -396,6 +423,17 @@ def make_connection_params(
         if isinstance(value, list):
             params[key] = tuple(value)
     return params
+
+
+def ssh_config_words(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that tell ssh and scp which files to read; none where they are the usual ones.
+
+    :param params: complete connection parameters
+    """
+    chosen = params["ssh_config"]
+    if chosen is None:
+        return ()
+    return ("-F", "none" if chosen is False else os.path.expanduser(os.fspath(chosen)))
 
 
 def given_params(

@@ -1,84 +1,257 @@
-"""From a host and its connection parameters to a transport and the target of a connection."""
+"""From a host and its connection parameters to a transport and the target of a connection.
+
+What comes first counts, setting by setting:
+
+1. the host's own user, key file and port;
+2. the connection parameters that somebody has given, see :mod:`execo.config`;
+3. the words of ``ssh_options``;
+4. the files of ssh_config, in their own order;
+5. the defaults that are built in.
+
+The ssh command reads its files itself, and is given the first three.
+"""
 
 from __future__ import annotations
 
-import functools
-import getpass
+import contextlib
 import os
-import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
+from .config import BuiltIn, make_connection_params, ssh_config_words
+from .errors import SshConfigError
 from .host import Host
 from .log import logger
-from .transports.base import ConnectionOptions, Target
+from .transports.base import ConnectionOptions, Login, Target
+
+if TYPE_CHECKING:
+    from .transports.ssh_config import SshConfig
+    from .transports.ssh_target import Finder
 
 __all__ = ["connection_to"]
 
-_POLICIES = {
-    "no": "off",
-    "off": "off",
-    "accept-new": "accept-new",
-    "yes": "strict",
-    "ask": "strict",  # nobody is asked
-}
 _NOT_FOR_TAKTUK = (
     *("-m", "--machine", "-f", "--machines-file", "-G", "--gateway"),
     *("-E", "--escape-character"),
 )
+
+MOST_HOSTS = 20_000
+MOST_WAYS = 64
+"""What is kept for the next time: hosts for each set of parameters, sets of parameters."""
+
+BY_SSH = "hosts are reached with the ssh command: %s"
+
 _announced: set[tuple[str, ...]] = set()
+_ways: dict[tuple[Any, ...], _Ways] = {}
+_values = itemgetter(*make_connection_params({}, {}))
 
 
 def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
     """The name of the transport that reaches ``host``, and where it has to connect.
 
-    The host's own user, keyfile and port come first, then those of ``params``, then what
-    ``ssh_options`` say. For the transport ``taktuk`` its connector takes the place of ssh.
+    For the transport ``taktuk`` its connector takes the place of ssh. What was found is kept: it
+    is found again in a moment. From any thread; reads files when they have changed.
 
     :param host: the host
     :param params: complete connection parameters, see
       :func:`~execo.config.make_connection_params`
+    :raises SshConfigError: for what ssh would refuse in a file of ssh_config
+    :raises ValueError: if the transport ``paramiko`` was asked for and cannot do it
     """
-    transport = params["transport"]
-    command, options = params["ssh"], tuple(params["ssh_options"])
-    if transport == "taktuk":
-        command, options = params["taktuk_connector"], tuple(params["taktuk_connector_options"])
-    translated = _translate(options) if options and transport != "taktuk" else {}
-    if transport == "auto":
-        transport = "paramiko"
-        if params["ssh"] is not None or translated is None:
-            transport = "openssh"
-            _announce(params["ssh"], options)
-    elif transport == "paramiko" and translated is None:
-        raise ValueError(
-            f"the transport 'paramiko' cannot do what ssh_options asks for: {options!r}; "
-            "set transport to 'openssh' or 'auto'"
+    values = _values(params)
+    # A number that was set and the same one that is built in are equal, and mean two things.
+    key = (*values, *(type(params[name]) for name in _WEAK))
+    try:
+        ways = _ways.get(key)
+    except TypeError:  # a list among them, which the user has put there
+        return _Ways(params).to(host)
+    if ways is None:
+        if len(_ways) >= MOST_WAYS:
+            _ways.clear()
+        ways = _ways[key] = _Ways(params)
+    return ways.to(host)
+
+
+_BY_FILES = ("auto", "paramiko", "openssh")
+_WEAK = ("connect_timeout", "keepalive")
+
+_Known = dict[tuple[str, str, str | None, str | None, int | None], tuple[str, Target]]
+
+
+class _Ways:
+    """How hosts are reached with one set of connection parameters. For any thread.
+
+    :param params: complete connection parameters
+    """
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self._params = params = dict(params)
+        self._rewrite: Callable[[str], str] | None = params["host_rewrite_func"]
+        self._transport: str = params["transport"]
+        self._words = tuple(params["ssh_options"])
+        self._known: tuple[SshConfig | None, Finder | None, _Known] = (None, None, {})
+        self._base = _base_options(params, () if self._transport in _BY_FILES else self._words)
+        self._by_ssh = self._transport == "openssh" or (
+            self._transport == "auto" and params["ssh"] is not None
         )
-    rewrite = params["host_rewrite_func"]
-    address = host.address if rewrite is None else Host(rewrite(host.address)).address
-    if address.startswith("[") and address.endswith("]"):
-        address = address[1:-1]
-    said = translated or {}
-    keyfile = host.keyfile or params["keyfile"] or said.get("keyfile")
-    timeout = said.get("connect_timeout", params["connect_timeout"])
-    target = Target(
-        address=address,
-        user=host.user or params["user"] or said.get("user") or _local_user(transport),
-        port=host.port or params["port"] or said.get("port"),
-        keyfile=None if keyfile is None else os.path.expanduser(os.fspath(keyfile)),
-        options=ConnectionOptions(
-            host_key_policy=params["host_key_policy"] or said.get("host_key_policy", "off"),
-            known_hosts=said.get("known_hosts", ()),
-            connect_timeout=None if timeout is None else float(timeout),
-            guard=params["guard"],
-            ssh=tuple(shlex.split(command or "ssh")),
-            ssh_options=options if transport in ("openssh", "taktuk") else (),
-            taktuk=_taktuk_words(params) if transport == "taktuk" else (),
+        self._given = {name for name in _WEAK if not isinstance(params[name], BuiltIn)}
+        if self._base.policy_chosen:
+            self._given.add("host_key_policy")
+        if self._transport not in _BY_FILES:
+            return
+        # Here, not above: ``import execo`` has no need of them.
+        from .transports.ssh_config_files import files_of
+        from .transports.ssh_options import read_options
+
+        self._options = read_options(self._words)
+        self._files = files_of(self._choice_of_files())
+        # Of several -F, ssh takes the last one.
+        words = (*self._words, *ssh_config_words(params))
+        self._base_for_ssh = _base_options(params, words)
+
+    def _choice_of_files(self) -> str | None:
+        chosen: str | os.PathLike[str] | bool | None = self._params["ssh_config"]
+        if chosen is None:
+            chosen = self._options.file
+        if chosen is None:
+            return None
+        if isinstance(chosen, bool) or chosen == "none":
+            return "none"
+        return os.path.abspath(os.path.expanduser(os.fspath(chosen)))
+
+    def to(self, host: Host) -> tuple[str, Target]:
+        """The transport and the target of one host, see :func:`connection_to`."""
+        address = host.address
+        if self._rewrite is not None:
+            address = Host(self._rewrite(address)).address
+        if self._transport not in _BY_FILES:
+            # One of the user's own knows by itself what ssh_options mean to it.
+            target = self._plain_target(host, address, self._base)
+            if self._transport == "taktuk":
+                _refuse_secrets(target, "taktuk")
+            return self._transport, target
+        try:
+            current = self._files.current()
+        except SshConfigError:
+            if not self._by_ssh:
+                raise
+            return self._with_ssh(self._plain_target(host, address, self._base_for_ssh))
+        config, finder, known = self._known
+        if current is not config or finder is None or len(known) >= MOST_HOSTS:
+            from .transports.ssh_target import Finder
+
+            finder, known = Finder(current, self._base, self._given, self._options.lines), {}
+            self._known = current, finder, known
+        key = (host.address, address, host.user, host.keyfile, host.port)
+        found = known.get(key)
+        if found is None:
+            plain = self._plain_target(host, address, self._base_for_ssh)
+            found = known[key] = self._find(plain, finder)
+        return found
+
+    def _plain_target(self, host: Host, address: str, options: ConnectionOptions) -> Target:
+        """The target as the host and the parameters say it."""
+        params = self._params
+        return Target(
+            address=_bare(address),
+            user=host.user or params["user"],
+            port=host.port or params["port"],
+            keyfile=_path(host.keyfile or params["keyfile"]),
+            options=options,
+            name=host.address,
+        )
+
+    def _find(self, asked: Target, finder: Finder) -> tuple[str, Target]:
+        """What files make of a host, as it is asked for."""
+        reasons: tuple[str, ...] = ()
+        if self._by_ssh:
+            if self._transport == "auto":
+                _announce(BY_SSH, f"ssh is set to {self._params['ssh']!r}")
+        elif self._options.only_openssh is not None:
+            reasons = (f"ssh_options has {self._options.only_openssh!r}, in {self._words!r}",)
+        else:
+            try:
+                found = finder.find(asked)
+            except SshConfigError as exc:
+                if exc.filename != "ssh_options":
+                    raise
+                reasons = (str(exc),)
+            else:
+                for line in found.passed_over:
+                    _announce("%s: this is not followed; ssh_options can ask for it", line)
+                if not found.only_openssh:
+                    return "paramiko", found.target
+                reasons = found.only_openssh
+        if reasons:
+            why = "; ".join(reasons)
+            if self._transport == "paramiko":
+                raise ValueError(
+                    f"the transport 'paramiko' cannot reach {asked.name} as it is asked to: {why}; "
+                    "set transport to 'openssh' or 'auto'"
+                )
+            _announce(BY_SSH, why)
+        # What cannot be read ssh refuses, too, and says so; or a newer one understands it.
+        with contextlib.suppress(SshConfigError):
+            asked = replace(asked, options=finder.options_for_ssh(asked))
+        return self._with_ssh(asked)
+
+    def _with_ssh(self, target: Target) -> tuple[str, Target]:
+        _refuse_secrets(target, "openssh")
+        return "openssh", target
+
+
+# -- what the parameters say ---------------------------------------------------------------------
+
+
+def _base_options(params: Mapping[str, Any], words: tuple[str, ...] = ()) -> ConnectionOptions:
+    """The options of a connection as the parameters alone say them.
+
+    :param words: more words for the ssh command, if one is run
+    """
+    by_taktuk = params["transport"] == "taktuk"
+    command = params["taktuk_connector" if by_taktuk else "ssh"]
+    return ConnectionOptions(
+        host_key_policy=params["host_key_policy"] or "off",
+        policy_chosen=params["host_key_policy"] is not None,
+        connect_timeout=_seconds(params["connect_timeout"]),
+        keepalive=_seconds(params["keepalive"]),
+        idle_limit=_seconds(params["idle_limit"]),
+        login=Login(
+            password=params.get("password"),
+            passphrase=params.get("passphrase"),
+            answers=params.get("answers"),
         ),
-        name=host.address,
+        guard=params["guard"],
+        ssh=tuple(shlex.split(command or "ssh")),
+        ssh_options=tuple(params["taktuk_connector_options"]) if by_taktuk else words,
+        taktuk=_taktuk_words(params) if by_taktuk else (),
     )
-    return transport, target
+
+
+def _refuse_secrets(target: Target, transport: str) -> None:
+    """Raise ValueError for secrets that the transport cannot hand on."""
+    for key in ("password", "answers"):
+        if getattr(target.options.login, key) is not None:
+            raise ValueError(
+                f"the transport {transport!r}, which {target.name} is reached by, cannot use "
+                f"{key!r}: ssh would ask on a terminal. Use a key or the agent there"
+            )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _bare(address: str) -> str:
+    """Without the brackets of an IPv6 address."""
+    return address[1:-1] if address.startswith("[") and address.endswith("]") else address
+
+
+def _path(keyfile: str | os.PathLike[str] | None) -> str | None:
+    return None if keyfile is None else os.path.expanduser(os.fspath(keyfile))
 
 
 def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -99,121 +272,11 @@ def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:
     return (*words, *options)
 
 
-def _local_user(transport: str) -> str | None:
-    """Whom the in-process transport logs in as; the ssh command finds out by itself."""
-    if transport != "paramiko":
-        return None
-    try:
-        return _user_of_this_process()
-    except (KeyError, OSError) as exc:  # a number without a name, in a container for one
-        raise ValueError(f"this process has no user name ({exc}); set user") from exc
-
-
-@functools.cache
-def _user_of_this_process() -> str:
-    # Here, in the user's thread: the system may ask a server for it.
-    return getpass.getuser()
-
-
-def _announce(ssh: str | None, options: tuple[str, ...]) -> None:
-    """Say once why hosts are reached with the ssh command."""
-    key = (ssh or "", *options)
+def _announce(text: str, *facts: str) -> None:
+    """Say something once, however many hosts it is about."""
+    key = (text, *facts)
     if key not in _announced:
+        if len(_announced) >= MOST_HOSTS:
+            _announced.clear()
         _announced.add(key)
-        why = f"ssh is set to {ssh!r}" if ssh is not None else f"ssh_options has {options!r}"
-        logger.info("hosts are reached with the ssh command, one for each process: %s", why)
-
-
-# -- ssh_options that mean something to every transport ------------------------------------------
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise ValueError(f"not a port: {text!r}")
-    return int(text)
-
-
-def _timeout(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"not a number of seconds: {text!r}")
-    return int(text) or None  # none at all, to ssh
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("empty")
-    return text
-
-
-# Option -> the key it sets and how its value is read. None: without effect here, since nothing is
-# ever asked, and nothing printed that was not asked for.
-_OPTIONS: dict[str, tuple[str, Callable[[str], Any]] | None] = {
-    "user": ("user", _text),
-    "port": ("port", _port),
-    "identityfile": ("keyfile", _text),
-    "connecttimeout": ("connect_timeout", _timeout),
-    "stricthostkeychecking": ("host_key_policy", lambda text: _POLICIES[text.lower()]),
-    "userknownhostsfile": ("known_hosts", os.path.expanduser),
-    "batchmode": None,
-    "loglevel": None,
-    "requesttty": None,
-}
-_OFF_IS_NOTHING = ("passwordauthentication", "forwardagent", "forwardx11", "compression")
-_SHORT = {"-l": "user", "-p": "port", "-i": "identityfile"}
-_FLAGS = ("-q", "-x", "-a", "-T", "-t", "-tt")
-
-
-def _translate(options: Sequence[str]) -> dict[str, Any] | None:
-    """What ``ssh_options`` ask for; None if only the ssh command can do it, or refuse it."""
-    said: dict[str, Any] = {}
-    words = list(options)
-    while words:
-        word = words.pop(0)
-        if word in _FLAGS:
-            continue
-        short, attached = word[:2], word[2:]
-        if short not in ("-o", *_SHORT) or not (attached or words):
-            return None
-        value = attached or words.pop(0)
-        try:
-            if short == "-o":
-                _translate_one(value, said)
-            else:
-                _take(_SHORT[short], [value], said)
-        except (KeyError, ValueError):
-            return None
-    return said
-
-
-def _translate_one(option: str, said: dict[str, Any]) -> None:
-    match = re.fullmatch(r"\s*(\w+)(?:\s*=\s*|\s+)(.*)", option)
-    if match is None:
-        raise ValueError(f"not an option: {option!r}")
-    key, values = match[1].lower(), shlex.split(match[2])
-    if key not in _OFF_IS_NOTHING or [value.lower() for value in values] != ["no"]:
-        _take(key, values, said)
-
-
-def _take(key: str, values: Sequence[str], said: dict[str, Any]) -> None:
-    """Note what one option says, unless an earlier one has: ssh, too, takes the first.
-
-    :raises KeyError: for an option that is not translated
-    :raises ValueError: for a value that is not
-    """
-    rule = _OPTIONS[key]
-    if rule is None:
-        return
-    name, read = rule
-    # ssh tries all keys that it is given, and expands these.
-    if (name == "keyfile" and name in said) or any(map(_expands, values)):
-        raise ValueError(f"{key} {values!r}")
-    read_values = tuple(map(read, values))
-    if name == "known_hosts" and read_values:
-        said.setdefault(name, read_values)
-    else:
-        (one,) = read_values
-        said.setdefault(name, one)
-
-
-def _expands(value: str) -> bool:
-    return "%" in value or "$" in value or value == "none"
+        logger.info(text, *facts)

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from .config import make_connection_params
+from .config import make_connection_params, ssh_config_words
 
 __all__ = [
     "get_rewritten_host_address",
@@ -134,6 +134,7 @@ def _command(
         # ssh takes the first value that it sees: who is meant, then the user's words, then ours.
         *get_ssh_scp_auth_options(user, keyfile, port, connection_params),
         *params[options],
+        *ssh_config_words(params),
         *_settings(params),
     )
 

@@ -6,6 +6,7 @@ the test left behind. With ``CI=true`` a skipped test is a failure.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -47,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setenv("HOME", home.name)
     patch.setenv("LC_ALL", "C.UTF-8")
     patch.setenv(MARK, str(os.getpid()))
+    with contextlib.suppress(ImportError):  # no execo here: the guard alone is being tried
+        # ssh takes the home from the system, not from HOME; and systems differ.
+        ssh_config = importlib.import_module("execo.transports.ssh_config")
+        patch.setattr(ssh_config, "USER_FILE", f"{home.name}/.ssh/config")
+        patch.setattr(ssh_config, "SYSTEM_FILE", f"{home.name}/system/ssh_config")
     hypothesis.settings.register_profile(
         "execo",
         deadline=None,

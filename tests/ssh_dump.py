@@ -99,9 +99,7 @@ ONE = (
 )
 MANY = ("certificatefile", "sendenv", "setenv")
 LEFT: dict[str, str | None] = {
-    "compression": "no",
-    "forwardagent": "no",
-    "controlpath": None,
+    "gssapiauthentication": "no",
     "connectionattempts": "1",
     "canonicalizehostname": "false",
 }

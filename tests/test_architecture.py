@@ -103,8 +103,17 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         " transports.ssh_config_match transports.ssh_config_values transports.ssh_tokens"
     ),
     "transports.ssh_config": GROUND | rooms(
-        "transports.ssh_config_lines transports.ssh_config_lookup transports.ssh_config_settings"
-        " transports.ssh_config_values transports.ssh_tokens"
+        "transports.ssh_config_keywords transports.ssh_config_lines transports.ssh_config_lookup"
+        " transports.ssh_config_settings transports.ssh_config_values transports.ssh_tokens"
+    ),
+    "transports.ssh_config_files": GROUND | rooms("transports.ssh_config"),
+    # From that to a target.
+    "transports.ssh_options": (),
+    "transports.ssh_algorithms": SEAM | rooms(
+        "transports.ssh_config_match transports.ssh_config_settings"
+    ),
+    "transports.ssh_target": SEAM | rooms(
+        "transports.ssh_algorithms transports.ssh_config transports.ssh_config_match"
     ),
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
@@ -147,7 +156,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "lifecycle":             RUN,
     "reading":               RUN,
     "process_state":         RUN,
-    "connection":            SEAM,
+    "connection":            SEAM | rooms(
+        "transports.ssh_config_files transports.ssh_options transports.ssh_target"
+    ),
     "process_base":          PROCESS,
     "local_process":         PROCESS,
     "ssh_process":           PROCESS,
@@ -185,6 +196,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
 MAY_NAME: dict[str, Collection[str]] = {
     "handlers": rooms("process_base"),
     "reading": rooms("lifecycle"),
+    "connection": rooms("transports.ssh_config"),
     "lifecycle": rooms("process_base asyncio"),
     "delivery": rooms("process_base action_base"),
     "search": rooms("reading"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 from execo import Host, connection
 from execo.config import make_connection_params
 from execo.connection import connection_to
-from execo.transports.base import Target
+from execo.transports.base import Algorithms, Login, Target
+from execo.transports.ssh_target import SYSTEM_KNOWN_HOSTS
 
 EXECO_2_OPTIONS = (
     "-tt",
@@ -75,11 +77,11 @@ def test_by_default_all_is_left_to_the_transport() -> None:
         (
             Host("h"),
             {"user": "bob", "keyfile": "/p", "port": 2},
-            ("-l", "cid", "-i", "/o", "-p", "3"),
+            ("-l", "cid", "-p", "3"),
             ("bob", "/p", 2),
         ),
-        (Host("h"), {}, ("-l", "cid", "-i", "/o", "-p", "3"), ("cid", "/o", 3)),
-        (Host("h", port=1), {"user": "bob"}, ("-i", "/o", "-p", "3"), ("bob", "/o", 1)),
+        (Host("h"), {}, ("-l", "cid", "-p", "3"), ("cid", None, 3)),
+        (Host("h", port=1), {"user": "bob"}, ("-p", "3"), ("bob", None, 1)),
     ],
     ids=["host", "params", "params before options", "options", "mixed"],
 )
@@ -95,7 +97,27 @@ def test_the_home_folder_in_a_keyfile_is_ours() -> None:
     assert reach(Host("h", keyfile="~/key"))[1].keyfile == f"{home}/key"
     assert reach(keyfile="~/key")[1].keyfile == f"{home}/key"
     assert reach(keyfile=Path("/etc/key"))[1].keyfile == "/etc/key"
-    assert target_of("-i", "~/key").keyfile == f"{home}/key"
+
+
+def test_keys_of_ssh_options_are_tried_as_ssh_does() -> None:
+    def login(*options: str, **params: Any) -> Login:
+        return reach(ssh_options=options, **params)[1].options.login
+
+    assert login().identities is None  # the usual ones
+    assert login("-i", "/a", "-o", "IdentityFile=/b").identities == ("/a", "/b")
+    assert login("-i", "/a").identities_only is False  # those of the agent, too
+    assert login("-o", "IdentityFile=none").identities == ()
+    assert login("-i", '/k/a "b"\\c').identities == ('/k/a "b"\\c',)
+    assert login("-o", 'IdentityFile="/my key"').identities == ("/my key",)
+    assert login("-o", "IdentityFile /keys/a=b").identities == ("/keys/a=b",)
+    home = pwd.getpwuid(os.getuid()).pw_dir  # that of ssh
+    assert login("-i", "~/key", "-o", "IdentityFile=%d/lab").identities == (
+        f"{home}/key",
+        f"{home}/lab",
+    )
+    mine = login("-i", "/a", keyfile="/mine")
+    assert (mine.identities, mine.identities_only) == (("/a",), True)
+    assert login(keyfile="/mine").identities == ()
 
 
 def test_an_ipv6_address_is_reached_without_its_brackets() -> None:
@@ -155,25 +177,31 @@ def test_the_ssh_command_is_taken_when_it_is_set() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("-J", "gateway"),
         ("-A",),
-        ("-F", "/etc/config"),
         ("-v",),
-        ("-4",),
         ("-C",),
-        ("-o", "ProxyCommand=nc %h %p"),
+        ("-n",),
+        ("-N",),
+        ("-L", "1:localhost:2"),
+        ("-S", "/socket"),
+        ("-M",),
+        ("-K",),
+        ("-qX",),
+        ("-b", "127.0.0.1"),
+        ("-I", "/lib/pkcs11.so"),
+        ("-c", "chacha20-poly1305@openssh.com"),
         ("-o", "ForwardAgent=yes"),
-        ("-o", "PasswordAuthentication=yes"),
-        ("-o", "IdentitiesOnly=yes"),
+        ("-o", "LocalForward=1 a:2"),
         ("-o", "StrictHostKeyChecking=perhaps"),
-        ("-o", "Port=ssh"),
         ("-o", "Port"),
         ("-o", ""),
         ("-o",),
         ("-p",),
         ("gateway",),
         ("--",),
-        ("-p", "22", "-J", "gateway"),
+        ("-",),
+        ("",),
+        ("-p", "22", "-W", "a:1"),
     ],
     ids=" ".join,
 )
@@ -190,11 +218,13 @@ def test_in_this_process_no_option_is_left_for_a_command() -> None:
 def test_the_ssh_command_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "execo")
     for number in range(5):
-        reach(f"web{number}", ssh_options=("-J", "gateway"))
+        reach(f"web{number}", ssh_options=("-q", "-o", "ForwardAgent=yes"))
         reach(f"web{number}")
     (message,) = caplog.messages
-    assert "the ssh command" in message
-    assert "ssh_options has ('-J', 'gateway')" in message
+    assert message == (
+        "hosts are reached with the ssh command: 'ForwardAgent=yes' in ssh_options:1: lends the "
+        "host the agent"
+    )
     reach(ssh="/opt/ssh")
     reach(ssh="/opt/ssh")
     assert len(caplog.messages) == 2
@@ -203,14 +233,18 @@ def test_the_ssh_command_is_announced_once(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_transport_that_is_named_is_not_announced(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "execo")
-    reach(transport="openssh", ssh_options=("-J", "gateway"))
+    reach(transport="openssh", ssh_options=("-A",))
     assert caplog.messages == []
 
 
 def test_options_for_the_ssh_command_are_not_dropped_by_another_transport() -> None:
-    # Without its jump host the host would be reached directly, if at all.
-    with pytest.raises(ValueError, match="ssh_options"):
-        reach(transport="paramiko", ssh_options=("-p", "23", "-J", "gateway"))
+    for options, why in (
+        (("-p", "23", "-A"), "'ForwardAgent=yes' in ssh_options:1: lends the host the agent"),
+        (("-L", "1:a:2"), "ssh_options has '-L'"),
+        (("-o", "Port=0"), "ssh_options:1: not a port: '0', in 'Port=0'"),
+    ):
+        with pytest.raises(ValueError, match=f"cannot reach web1 as it is asked to: .*{why}"):
+            reach(transport="paramiko", ssh_options=options)
 
 
 # -- ssh_options that every transport understands -------------------------------------------------
@@ -218,13 +252,14 @@ def test_options_for_the_ssh_command_are_not_dropped_by_another_transport() -> N
 
 def test_the_default_options_of_execo_2_are_understood() -> None:
     options = target_of(*EXECO_2_OPTIONS).options
-    assert (options.host_key_policy, options.known_hosts) == ("off", ("/dev/null",))
+    assert (options.host_key_policy, options.policy_chosen) == ("off", True)
+    assert options.known_hosts == ("/dev/null", *SYSTEM_KNOWN_HOSTS)
     assert options.connect_timeout == 20.0
 
 
 def test_what_a_script_adds_to_them_is_understood() -> None:
     target = target_of("-i", "/root/key", *EXECO_2_OPTIONS, "-o", "Port=2222", "-q")
-    assert (target.keyfile, target.port) == ("/root/key", 2222)
+    assert (target.options.login.identities, target.port) == (("/root/key",), 2222)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +279,8 @@ def test_what_a_script_adds_to_them_is_understood() -> None:
         ("-o", "Port=23", "-p", "24"),
         ("-o", "port=23", "-oPORT=24"),
         ("-q", "-p", "23", "-x"),
+        ("-qp23",),
+        ("-qxp", "23"),
     ],
     ids=" ".join,
 )
@@ -285,12 +322,23 @@ def test_strict_host_key_checking_is_a_policy(value: str, policy: str) -> None:
 
 
 def test_files_of_known_hosts() -> None:
-    home = os.path.expanduser("~")
-    options = target_of("-o", "UserKnownHostsFile=/a ~/b").options
-    assert options.known_hosts == ("/a", f"{home}/b")
-    first = target_of("-o", "UserKnownHostsFile=/a", "-o", "UserKnownHostsFile=/b").options
-    assert first.known_hosts == ("/a",)
-    assert target_of("-o", "UserKnownHostsFile='/a b' /c").options.known_hosts == ("/a b", "/c")
+    def files(*options: str) -> tuple[str, ...]:
+        return target_of(*options).options.known_hosts
+
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    assert files() == ()  # the usual ones
+    assert files("-o", "UserKnownHostsFile=/a ~/b") == ("/a", f"{home}/b", *SYSTEM_KNOWN_HOSTS)
+    first = ("-o", "UserKnownHostsFile=/a", "-o", "UserKnownHostsFile=/b")
+    assert files(*first) == ("/a", *SYSTEM_KNOWN_HOSTS)
+    assert files("-o", "UserKnownHostsFile='/a b'", "-o", "GlobalKnownHostsFile=/g") == (
+        "/a b",
+        "/g",
+    )
+    both = ("-o", "UserKnownHostsFile=/k/%h", "-o", "GlobalKnownHostsFile=none")
+    assert files(*both) == ("/k/web1",)
+    # New keys go into the first one: it is never the system's.
+    assert files("-o", "UserKnownHostsFile=none")[0] == "/dev/null"
+    assert files("-o", "GlobalKnownHostsFile=/g")[0] == os.path.expanduser("~/.ssh/known_hosts")
 
 
 def test_a_connect_timeout() -> None:
@@ -309,6 +357,9 @@ def test_a_connect_timeout() -> None:
         ("-o", "BatchMode=yes"),
         ("-o", "LogLevel=ERROR"),
         ("-o", "PasswordAuthentication=no"),
+        ("-o", "PasswordAuthentication=yes"),  # a password is tried if the script gives one
+        ("-t", "-tt", "-qxa"),
+        ("-A", "-a"),
         ("-o", "ForwardAgent=No"),
         ("-o", "ForwardX11=no"),
         ("-o", "Compression=no"),
@@ -320,37 +371,8 @@ def test_what_has_no_effect_here_changes_nothing(options: tuple[str, ...]) -> No
 
 
 def test_quotes_around_a_value_do_not_belong_to_it() -> None:
-    home = os.path.expanduser("~")
-    assert target_of("-o", 'IdentityFile="~/my key"').keyfile == f"{home}/my key"
     assert target_of("-o", "User='ann'").user == ssh_says("-o", "User='ann'")["user"] == "ann"
     assert target_of("-o", 'StrictHostKeyChecking="no"').options.host_key_policy == "off"
-
-
-def test_an_equals_sign_in_a_value_belongs_to_it() -> None:
-    assert target_of("-o", "IdentityFile /keys/a=b").keyfile == "/keys/a=b"
-    assert target_of("-o", "IdentityFile=/keys/a=b").keyfile == "/keys/a=b"
-
-
-def test_of_several_keys_all_are_tried() -> None:
-    # Here it is not the first one that wins, and a target has one key.
-    assert transport_of("-i", "/a", "-i", "/b") == "openssh"
-    assert transport_of("-i", "/a", "-o", "IdentityFile=/b") == "openssh"
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        "IdentityFile=%d/.ssh/lab",
-        "IdentityFile=${HOME}/.ssh/lab",
-        "IdentityFile=none",
-        "UserKnownHostsFile=~/.ssh/known_%h",
-        "UserKnownHostsFile=none",
-        "ConnectTimeout=1m",
-        "ConnectTimeout=none",
-    ],
-)
-def test_values_that_ssh_expands_are_left_to_it(option: str) -> None:
-    assert transport_of("-o", option) == "openssh"
 
 
 @pytest.mark.parametrize(
@@ -368,11 +390,28 @@ def test_values_that_ssh_expands_are_left_to_it(option: str) -> None:
         "ConnectTimeout=1_0",
         "User=",
         "User=a b",
+        "ProxyJump=web1",
     ],
 )
 def test_values_that_ssh_refuses_are_left_to_it(option: str) -> None:
     assert ssh_says("-o", option) == {}, "ssh takes it"
     assert transport_of("-o", option) == "openssh"
+
+
+def test_other_words_of_ssh() -> None:
+    assert target_of("-4").family == "inet"
+    assert target_of("-o", "AddressFamily=inet", "-4", "-6").family == "inet6"
+    assert target_of("-o", "AddressFamily=any").family is None
+    assert target_of("-o", "ConnectTimeout=1m").options.connect_timeout == 60.0
+    assert target_of("-o", "ProxyCommand=nc %h %p").proxy_command == "nc web1 22"
+    assert target_of("-o", "Port=ssh").port == 22
+    assert target_of("-c", "aes256-ctr", "-m", "hmac-sha2-512").options.algorithms == Algorithms(
+        ciphers=("aes256-ctr",), macs=("hmac-sha2-512",)
+    )
+    assert target_of("-o", "SetEnv=A='b c'").options.env == (("A", "b c"),)
+    via = target_of("-J", "me@gw:2222", "-l", "you").via
+    assert via is not None
+    assert (via.address, via.user, via.port, via.name) == ("gw", "me", 2222, "gw")
 
 
 def test_a_connect_timeout_of_0_is_no_limit() -> None:

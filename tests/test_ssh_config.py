@@ -137,7 +137,7 @@ def test_options_come_before_the_files(look: Look, file: Path) -> None:
 
 @pytest.mark.parametrize("option", ["Host=a", "Match all", "Include=/x", "", "Port=x", "Odd=1"])
 def test_an_option_that_is_none_is_named(option: str, look: Look) -> None:
-    with pytest.raises(SshConfigError, match="the command line:1: "):
+    with pytest.raises(SshConfigError, match="ssh_options:1: "):
         look("", options=[option])
 
 
@@ -316,9 +316,9 @@ def test_an_agent_can_be_named_by_a_variable(look: Look, monkeypatch: pytest.Mon
     "text",
     [
         *("BindAddress 127.0.0.1", "BindInterface lo", "CanonicalizeHostname yes"),
-        *("CanonicalizePermittedCNAMEs a:b", "CheckHostIP yes", "Compression yes"),
-        *("ConnectionAttempts 2", "ControlPath ~/.ssh/%C", "ForwardAgent yes", "ForwardX11 yes"),
-        *("ForwardAgent $SOCKET", "HostbasedAuthentication yes", "KnownHostsCommand /x %H"),
+        *("CanonicalizePermittedCNAMEs a:b", "CheckHostIP yes"),
+        *("ConnectionAttempts 2", "GSSAPIAuthentication yes", "HostbasedAuthentication yes"),
+        "KnownHostsCommand /x %H",
         *("NoHostAuthenticationForLocalhost yes", "PKCS11Provider /x.so", "ProxyUseFdpass yes"),
         *("PreferredAuthentications gssapi-with-mic", "PubkeyAuthentication no"),
         *("RevokedHostKeys /x", "SecurityKeyProvider /x.so", "VerifyHostKeyDNS ask"),
@@ -337,10 +337,12 @@ def test_what_only_ssh_can_do_is_said_with_its_place(text: str, look: Look, file
     [
         *("CanonicalizeHostname no", "CanonicalizePermittedCNAMEs none", "CheckHostIP no"),
         *("Compression no", "ConnectionAttempts 1", "ControlPath none", "ControlMaster auto"),
-        *("ForwardAgent no", "ForwardX11Trusted yes", "GSSAPIAuthentication yes"),
+        *("ForwardAgent no", "ForwardX11Trusted yes", "GSSAPIAuthentication no"),
         *("PreferredAuthentications publickey,password", "PubkeyAuthentication unbound"),
         *("PKCS11Provider none", "SecurityKeyProvider internal", "KnownHostsCommand none"),
         *("ForwardAgent no\nForwardAgent yes", "Host other\n ForwardAgent yes"),
+        *("Compression yes", "ControlPath ~/.ssh/%C", "ForwardAgent yes", "ForwardX11 yes"),
+        *("ForwardAgent ~/socket", "PermitLocalCommand yes", "StdinNull yes", "Tunnel yes"),
         # Whether these commands would succeed makes no difference to this host.
         *("Match exec false", "Match exec false\n VisualHostKey yes"),
         *("Match host other exec true\n Port 1", "Match exec true host other\n Port 1"),
@@ -350,6 +352,37 @@ def test_what_only_ssh_can_do_is_said_with_its_place(text: str, look: Look, file
 )
 def test_what_asks_for_nothing_stays_in_process(text: str, look: Look) -> None:
     assert look(text + "\n").only_openssh == ()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("Compression=yes", "ControlPath=/s", "ForwardAgent=yes", "ForwardX11=yes"),
+        *("LocalForward=1 a:2", "RemoteCommand=ls", "StdinNull=yes", "GSSAPIAuthentication=yes"),
+    ],
+)
+def test_what_files_say_for_sessions_a_script_can_ask_ssh_for(option: str, look: Look) -> None:
+    (reason,) = look("", options=["Port=1", option]).only_openssh
+    assert reason.startswith(f"{option!r} in ssh_options:2: ")
+
+
+def test_what_will_be_missing_is_told(look: Look, file: Path) -> None:
+    found = look("Host web1\n ForwardAgent yes\nHost *\n Compression yes\n ForwardX11 yes\n")
+    assert found.passed_over == (
+        f"'ForwardAgent yes' in {file}:2: lends the host the agent",
+        f"'ForwardX11 yes' in {file}:5: lends the host the display",
+    )
+    assert look("ForwardAgent no\nForwardAgent yes").passed_over == ()
+
+
+def test_kerberos_that_the_system_offers_to_all_is_not_asked_for(tmp_path: Path) -> None:
+    system, user = tmp_path / "system", tmp_path / "user"
+    system.write_text("Host *\n GSSAPIAuthentication yes\n")
+    user.write_text("Host krb*\n GSSAPIAuthentication yes\n")
+    config = SshConfig.load(str(user), str(system))
+    assert config.lookup("web1").only_openssh == ()
+    (reason,) = config.lookup("krb1").only_openssh
+    assert reason == f"'GSSAPIAuthentication yes' in {user}:2: logs in with Kerberos"
 
 
 # -- what ssh refuses -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,91 +12,15 @@ import pytest
 from execo.errors import SshConfigError
 from execo.transports.ssh_config import HostSettings, SshConfig
 from ssh_dump import Refused, as_dump, dump, taken
+from ssh_stock import debian, put, red_hat
 
 HOSTS = ["web1", "WEB1.example.org", "127.0.0.1", "::1", "root-only"]
-
-DEBIAN = """
-# This is the ssh client system-wide configuration file.  See
-# ssh_config(5) for more information.
-
-Include {folder}/ssh_config.d/*.conf
-
-Host *
-#   ForwardAgent no
-#   StrictHostKeyChecking ask
-#   ProxyCommand ssh -q -W %h:%p gateway.example.com
-#   UserKnownHostsFile ~/.ssh/known_hosts.d/%k
-    SendEnv LANG LC_*
-    HashKnownHosts yes
-    GSSAPIAuthentication yes
-"""
-
-RED_HAT = """
-# To modify the system-wide ssh configuration, create a  *.conf  file under
-#  /etc/ssh/ssh_config.d/  which will be automatically included below
-Include {folder}/ssh_config.d/*.conf
-"""
-
-RED_HAT_50 = """
-# The options here are in the "Match final block" to be applied as the last
-# options and could be potentially overwritten by the user configuration
-Match final all
-	# Follow system-wide Crypto Policy, if defined:
-	Include {folder}/openssh.config
-
-	GSSAPIAuthentication yes
-
-# If this option is set to yes then remote X11 clients will have full access
-# to the original X11 display. As virtually no X11 client supports the untrusted
-# mode correctly we set this to yes.
-	ForwardX11Trusted yes
-
-# Send locale-related environment variables
-	SendEnv LANG LC_CTYPE LC_NUMERIC LC_TIME LC_COLLATE LC_MONETARY LC_MESSAGES
-	SendEnv LC_PAPER LC_NAME LC_ADDRESS LC_TELEPHONE LC_MEASUREMENT
-	SendEnv LC_IDENTIFICATION LC_ALL LANGUAGE
-	SendEnv XMODIFIERS
-
-# Uncomment this if you want to use .local domain
-# Host *.local
-"""
-
-CRYPTO_POLICY = """
-Ciphers aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr
-MACs hmac-sha2-256-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-512
-GSSAPIKexAlgorithms gss-curve25519-sha256-,gss-nistp256-sha256-,gss-group14-sha256-
-KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256
-HostKeyAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-256,rsa-sha2-512
-PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-256,rsa-sha2-512
-HostbasedAcceptedAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-256,rsa-sha2-512
-CASignatureAlgorithms ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-256,rsa-sha2-512
-RequiredRSASize 2048
-"""
-
-SYSTEMD = """
-Host .host machine/.host
-        ProxyCommand /usr/lib/systemd/systemd-ssh-proxy unix/run/ssh-unix-local/socket %p
-        ProxyUseFdpass yes
-        CheckHostIP no
-
-Host unix/* unix%* vsock/* vsock%* machine/* machine%*
-        ProxyCommand /usr/lib/systemd/systemd-ssh-proxy %h %p
-        ProxyUseFdpass yes
-        CheckHostIP no
-"""
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / ".ssh").mkdir(mode=0o700)
     return tmp_path
-
-
-def put(path: Path, text: str, mode: int = 0o644) -> Path:
-    path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return path
 
 
 def load(home: Path, system: Path | None = None) -> SshConfig:
@@ -118,21 +43,17 @@ def system(tmp_path: Path) -> Path:
     return tmp_path / "etc"
 
 
-def red_hat(system: Path) -> Path:
-    put(system / "ssh_config.d" / "50-redhat.conf", RED_HAT_50.format(folder=system))
-    put(system / "openssh.config", CRYPTO_POLICY)
-    return put(system / "ssh_config", RED_HAT.format(folder=system))
-
-
 @pytest.mark.parametrize("host", HOSTS)
 def test_debian_keeps_every_host_in_process(system: Path, home: Path, host: str) -> None:
-    put(system / "ssh_config.d" / "20-systemd-ssh-proxy.conf", SYSTEMD)
-    file = put(system / "ssh_config", DEBIAN.format(folder=system))
+    file = debian(system)
     found = load(home, file).lookup(host)
     assert found.only_openssh == ()
     assert found.send_env == ("LANG", "LC_*")
     assert found.hash_known_hosts is True
-    assert agree(file, host) == found
+    # As a file of the user's own (ssh -F), it asks for Kerberos.
+    (kerberos,) = (alone := agree(file, host)).only_openssh
+    assert "GSSAPIAuthentication yes" in kerberos
+    assert replace(alone, only_openssh=()) == found
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -144,7 +65,10 @@ def test_red_hat_keeps_every_host_in_process(system: Path, home: Path, host: str
     assert found.required_rsa_size == 2048
     assert found.ciphers is not None
     assert found.ciphers.startswith("aes256-gcm@openssh.com,")
-    assert agree(file, host) == found
+    # As a file of the user's own (ssh -F), it asks for Kerberos.
+    (kerberos,) = (alone := agree(file, host)).only_openssh
+    assert "GSSAPIAuthentication yes" in kerberos
+    assert replace(alone, only_openssh=()) == found
 
 
 def test_the_users_file_comes_before_red_hats_last_words(system: Path, home: Path) -> None:

@@ -65,6 +65,7 @@ VALUES: dict[str, list[str]] = {
     "ForwardAgent": ["no", "yes", "/s"],
     "ControlPath": ["none", "/c/x"],
     "ConnectionAttempts": ["1", "3"],
+    "GSSAPIAuthentication": ["no", "yes"],
     "CanonicalizeHostname": ["no", "false"],
     "Tunnel": ["no", "yes"],
     "RSAAuthentication": ["yes"],

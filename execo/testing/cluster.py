@@ -134,11 +134,17 @@ class Cluster:
 
     @property
     def params(self) -> dict[str, Any]:
-        """Connection parameters for its hosts: user, key, and host keys that are not looked at.
+        """Connection parameters for its hosts: user, key, host keys that are not looked at, and
+        no file of ssh_config, which may say of all hosts what is wrong for these.
 
         :raises ClusterError: if it does not run
         """
-        return {"user": self.user, "keyfile": self.keyfile, "host_key_policy": "off"}
+        return {
+            "user": self.user,
+            "keyfile": self.keyfile,
+            "host_key_policy": "off",
+            "ssh_config": False,
+        }
 
     @property
     def ssh_config(self) -> str:

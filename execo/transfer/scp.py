@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from execo.config import ssh_config_words
 from execo.connection import connection_to
 from execo.host import Host
 from execo.local_process import Process
@@ -52,11 +53,13 @@ class ScpProcess(Process):
 
     def _request(self) -> Exec:
         params = self.connection_params
-        _, target = connection_to(self.host, params)
+        # It is openssh that reads the files of configuration: it needs the host as they name it.
+        _, target = connection_to(self.host, {**params, "transport": "openssh"})
         address = f"[{target.address}]" if ":" in target.address else target.address
         prefix = f"{target.user}@{address}:" if target.user else f"{address}:"
         # What the user sets comes first: scp takes the first of several.
-        words = [*shlex.split(params["scp"]), *params["scp_options"], "-rp"]
+        words = [*shlex.split(params["scp"]), *params["scp_options"]]
+        words += [*ssh_config_words(params), "-rp"]
         checking = _CHECKING[target.options.host_key_policy]
         settings = ["BatchMode=yes", "PasswordAuthentication=no"]
         settings.append(f"StrictHostKeyChecking={checking}")

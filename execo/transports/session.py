@@ -2,15 +2,15 @@
 
 paramiko does the cryptography, the key exchange and the authentication, in one thread for each
 connection. This is the one file that relies on names of paramiko which are not public: the table
-of channel messages, the map of channels, the two methods that send messages, and those that parse
-a few. The contract test runs on the oldest supported version as well.
+of channel messages, the map of channels, the two methods that send messages, those that parse a
+few, and the tables of algorithms. The contract test runs on the oldest supported version as well.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, cast
 
 import paramiko
@@ -20,6 +20,7 @@ from paramiko.packet import Packetizer
 
 from execo._core.loop import Loop
 
+from .base import Algorithms
 from .channel import SshChannel
 from .wire import Wire
 
@@ -27,6 +28,15 @@ __all__ = ["Event", "Session"]
 
 _logger = logging.getLogger("execo.ssh")
 _LOST = (OSError, EOFError, paramiko.SSHException)
+
+
+# What paramiko has an implementation of, by the attribute that chooses among them.
+_KNOWN: dict[str, Container[str]] = {
+    "ciphers": paramiko.Transport._cipher_info,  # type: ignore[attr-defined]
+    "digests": paramiko.Transport._mac_info,  # type: ignore[attr-defined]
+    "kex": paramiko.Transport._kex_info,  # type: ignore[attr-defined]
+    "key_types": paramiko.Transport._key_info,  # type: ignore[attr-defined]
+}
 
 
 class _QuietPacketizer(Packetizer):
@@ -86,6 +96,23 @@ class Session(paramiko.Transport):
         options.ciphers = tuple(name for name in ciphers if "cbc" not in name)
 
     # -- the I/O thread -------------------------------------------------------------------------
+
+    def restrict(self, algorithms: Algorithms) -> None:
+        """Use these algorithms alone, in this order. To be called before it starts.
+
+        Those that paramiko does not know are dropped; where none is left there is none in common
+        with the host, which it then says.
+        """
+        options = self.get_security_options()
+        for kind, names in (
+            ("ciphers", algorithms.ciphers),
+            ("digests", algorithms.macs),
+            ("kex", algorithms.key_exchanges),
+            ("key_types", algorithms.host_keys),
+        ):
+            if names is not None:
+                known = _KNOWN[kind]
+                setattr(options, kind, tuple(name for name in names if name in known))
 
     def prefer_key_types(self, known: Iterable[str]) -> None:
         """Ask first for host keys of the types that are known, as ssh does: a host has several,

@@ -12,6 +12,8 @@ Reference: ssh_config(5); ssh of OpenSSH 9.2, which the tests compare with. What
   host is decided when it is looked up.
 - A Host or a user with characters of the shell is refused only where a ProxyCommand is used.
 - BatchMode changes nothing here; Debian's ssh then asks every 300 s whether a host is alive.
+- What is made for a user's own sessions is passed over in files: agents and displays are lent,
+  ports forwarded, and connections shared with others, only where a script asks for it.
 - Where versions of ssh differ, ssh decides: ProxyJump with quotes or a comment, %C with ProxyJump,
   User with tokens.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from .ssh_config_keywords import Place
 from .ssh_config_lines import Block, Reading
 from .ssh_config_lookup import Lookup
 from .ssh_config_settings import HostSettings, settings_of
@@ -36,7 +39,7 @@ SYSTEM_FILE = "/etc/ssh/ssh_config"
 class SshConfig:
     """Files that have been read. Nothing changes any more: for any thread, and nothing blocks.
 
-    Made by :meth:`load` or :meth:`load_file`.
+    Made by :meth:`load`, :meth:`load_file` or :meth:`none`.
     """
 
     def __init__(self, files: Sequence[list[Block]], reading: Reading, local: LocalNames) -> None:
@@ -67,9 +70,9 @@ class SshConfig:
         local, reading = _begin(home)
         files = []
         if user_file is not None:
-            files.append(reading.file(user_file, user=True, check=True))
+            files.append(reading.file(user_file, place=Place.USER, check=True))
         if system_file is not None:
-            files.append(reading.file(system_file, user=False, check=False))
+            files.append(reading.file(system_file, place=Place.SYSTEM, check=False))
         return cls(files, reading, local)
 
     @classmethod
@@ -81,7 +84,21 @@ class SshConfig:
         :raises SshConfigError: for what ssh refuses, or if there is no such file
         """
         local, reading = _begin(home)
-        return cls([reading.file(path, user=True, check=False, must=True)], reading, local)
+        return cls([reading.file(path, place=Place.USER, check=False, must=True)], reading, local)
+
+    @classmethod
+    def none(cls, *, home: str | None = None) -> SshConfig:
+        """No file at all, as ``ssh -F none``.
+
+        :param home: as for :meth:`load`
+        """
+        local, reading = _begin(home)
+        return cls([], reading, local)
+
+    @property
+    def changed(self) -> bool:
+        """Whether one of the files has changed since. Blocks as files do."""
+        return self._reading.changed
 
     def lookup(
         self,
@@ -96,7 +113,8 @@ class SshConfig:
         :param host: its name, as ``ssh`` would be given it
         :param user: whom to log in as; None = what the files say
         :param port: the port; None = what the files say
-        :param options: ``Key=value``, as for ``ssh -o``: they come before the files
+        :param options: ``Key=value``, as for ``ssh -o``: they come before the files. Messages call
+          the place ``ssh_options``
         :raises SshConfigError: for what ssh refuses, for example a token that there is not
         """
         files = (self._command_line(tuple(options)), *self._files) if options else self._files

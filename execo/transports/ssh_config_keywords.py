@@ -2,7 +2,8 @@
 
 A keyword is *taken* (it has a field in the settings of a host), or *ignored* because it changes
 nothing for a command that is run in process, or *left to ssh*: a value other than the harmless ones
-says that only the ssh command can do what is asked for.
+says that only the ssh command can do what is asked for. Some of these are passed over in files,
+which are written for a user's own sessions, and left to ssh where a script asks for them.
 
 Reference: ssh_config(5) of OpenSSH 9.2 with the additions of Debian, and what later versions have
 added.
@@ -19,7 +20,15 @@ from typing import Any
 from . import ssh_config_values as values
 from .ssh_config_values import Reader
 
-__all__ = ["ALIASES", "KEYWORDS", "Keyword", "Use"]
+__all__ = ["ALIASES", "KEYWORDS", "Keyword", "Place", "Use"]
+
+
+class Place(enum.Enum):
+    """Where a line is from."""
+
+    SYSTEM = "the system's file"
+    USER = "a user's file"
+    OPTIONS = "ssh_options"
 
 
 class Use(enum.Enum):
@@ -42,6 +51,8 @@ class Keyword:
     :param why: why it is without effect, or what only ssh can do
     :param harmless: values of a keyword that is left to ssh which ask for nothing
     :param slot: keywords with the same slot are one setting: the first of them counts
+    :param passed_over: places where one that is left to ssh counts for nothing
+    :param told: that it was passed over is worth a message: something will be missing
     """
 
     read: Reader | None
@@ -49,6 +60,8 @@ class Keyword:
     why: str = ""
     harmless: Callable[[Any], bool] | None = None
     slot: str | None = None
+    passed_over: Collection[Place] = ()
+    told: bool = False
 
 
 def _taken(read: Reader, *, slot: str | None = None) -> Keyword:
@@ -67,6 +80,11 @@ def _left(read: Reader, why: str, *harmless: Any) -> Keyword:
     return Keyword(read, Use.LEFT, why, _among(harmless))
 
 
+def _on_request(read: Reader, why: str, *harmless: Any, told: bool = False) -> Keyword:
+    """Left to ssh where a script asks for it, passed over in files."""
+    return Keyword(read, Use.LEFT, why, _among(harmless), passed_over=_FILES, told=told)
+
+
 def _among(harmless: Collection[Any]) -> Callable[[Any], bool]:
     return lambda value: (value.lower() if isinstance(value, str) else value) in harmless
 
@@ -77,11 +95,12 @@ def _names_a_method_of_ours(value: str) -> bool:
 
 _OUR_METHODS = frozenset({"publickey", "password", "keyboard-interactive"})
 
+_FILES = (Place.SYSTEM, Place.USER)
 _SESSION = "it is for the user's own sessions, not for commands of a script"
 _PRINTS = "it changes what ssh prints"
-_NO_GSSAPI = "GSSAPI is tried with ssh, after all else has failed"
+_NO_GSSAPI = "only together with GSSAPIAuthentication, which is left to ssh"
 _NOBODY = "nobody is asked anything"
-_SHARING = "only together with ControlPath, which is left to ssh"
+_SHARING = "connections are kept and shared anyway"
 _CANONICAL = "only together with CanonicalizeHostname, which is left to ssh"
 _OLD = "ssh, too, ignores it"
 _LEVELS = "quiet fatal error info verbose debug debug1 debug2 debug3"
@@ -139,11 +158,15 @@ KEYWORDS: dict[str, Keyword] = {
     "canonicalizepermittedcnames": _left(values.any_words, "asks the DNS for names", ("none",)),
     "channeltimeout": _left(values.any_words, "closes channels", ("none",)),
     "checkhostip": _left(values.flag, "looks up addresses among the host keys", "no"),
-    "compression": _left(values.choice({"yes": "yes", "no": "no"}), "compresses", "no"),
+    "compression": _on_request(values.choice({"yes": "yes", "no": "no"}), "compresses", "no"),
     "connectionattempts": _left(values.number, "tries again", 1),
-    "controlpath": _left(values.string, "shares connections with other programs", "none"),
-    "forwardagent": _left(values.agent_flag, "lends the host the agent", "no"),
-    "forwardx11": _left(values.flag, "lends the host the display", "no"),
+    "controlpath": _on_request(values.string, "shares connections with other programs", "none"),
+    "forwardagent": _on_request(values.agent_flag, "lends the host the agent", "no", told=True),
+    "forwardx11": _on_request(values.flag, "lends the host the display", "no", told=True),
+    "gssapiauthentication": Keyword(
+        values.flag, Use.LEFT, "logs in with Kerberos", _among(["no"]),
+        passed_over=(Place.SYSTEM,),  # distributions set it for all hosts
+    ),
     "hostbasedauthentication": _left(values.flag, "logs in with the key of this host", "no"),
     "knownhostscommand": _left(values.command, "runs a command for host keys", "none"),
     "nohostauthenticationforlocalhost": _left(values.flag, "checks no keys of this host", "no"),
@@ -170,17 +193,16 @@ KEYWORDS: dict[str, Keyword] = {
     "clearallforwardings": _ignored(values.flag, _SESSION),
     "controlmaster": _ignored(values.flag_or("auto", "ask", "autoask"), _SHARING),
     "controlpersist": _ignored(values.string, _SHARING),
-    "dynamicforward": _ignored(values.several(1, 1), _SESSION),
+    "dynamicforward": _on_request(values.several(1, 1), _SESSION),
     "enableescapecommandline": _ignored(values.flag, _SESSION),
     "enablesshkeysign": _ignored(values.flag, "only together with HostbasedAuthentication"),
     "escapechar": _ignored(values.string, _SESSION),
     "exitonforwardfailure": _ignored(values.flag, _SESSION),
     "fingerprinthash": _ignored(_words("md5 sha1 sha256 sha384 sha512"), _PRINTS),
-    "forkafterauthentication": _ignored(values.flag, _SESSION),
+    "forkafterauthentication": _on_request(values.flag, _SESSION, "no"),
     "forwardx11timeout": _ignored(values.times, "only together with ForwardX11"),
     "forwardx11trusted": _ignored(values.flag, "only together with ForwardX11"),
     "gatewayports": _ignored(values.flag, _SESSION),
-    "gssapiauthentication": _ignored(values.flag, _NO_GSSAPI),
     "gssapiclientidentity": _ignored(values.string, _NO_GSSAPI),
     "gssapidelegatecredentials": _ignored(values.flag, _NO_GSSAPI),
     "gssapikexalgorithms": _ignored(values.string, _NO_GSSAPI),
@@ -195,7 +217,7 @@ KEYWORDS: dict[str, Keyword] = {
     "kbdinteractiveauthentication": _ignored(values.flag, _NOBODY),
     "kbdinteractivedevices": _ignored(values.string, _NOBODY),
     "localcommand": _ignored(values.command, _SESSION),
-    "localforward": _ignored(values.several(2, 2), _SESSION),
+    "localforward": _on_request(values.several(2, 2), _SESSION),
     "loglevel": _ignored(_words(_LEVELS), _PRINTS),
     "logverbose": _ignored(values.any_words, _PRINTS),
     "numberofpasswordprompts": _ignored(values.number, _NOBODY),
@@ -203,19 +225,19 @@ KEYWORDS: dict[str, Keyword] = {
     "passwordauthentication": _ignored(
         values.flag, "a password is tried only if the script gives one"
     ),
-    "permitlocalcommand": _ignored(values.flag, _SESSION),
+    "permitlocalcommand": _on_request(values.flag, _SESSION, "no"),
     "permitremoteopen": _ignored(values.any_words, _SESSION),
     "rekeylimit": _ignored(values.several(1, 2), "keys are renewed after a fixed amount of data"),
-    "remotecommand": _ignored(values.command, _SESSION),
-    "remoteforward": _ignored(values.several(1, 2), _SESSION),
+    "remotecommand": _on_request(values.command, _SESSION, "none"),
+    "remoteforward": _on_request(values.several(1, 2), _SESSION),
     "requesttty": _ignored(values.flag_or("force", "auto"), "the script decides on terminals"),
-    "sessiontype": _ignored(_words("none subsystem default"), _SESSION),
-    "stdinnull": _ignored(values.flag, _SESSION),
+    "sessiontype": _on_request(_words("none subsystem default"), _SESSION, "default"),
+    "stdinnull": _on_request(values.flag, _SESSION, "no"),
     "streamlocalbindmask": _ignored(values.string, _SESSION),
     "streamlocalbindunlink": _ignored(values.flag, _SESSION),
     "syslogfacility": _ignored(_words(_FACILITIES), _PRINTS),
     "tcpkeepalive": _ignored(values.flag, "lost hosts are noticed by other means"),
-    "tunnel": _ignored(values.flag_or("ethernet", "point-to-point"), _SESSION),
+    "tunnel": _on_request(values.flag_or("ethernet", "point-to-point"), _SESSION, "no"),
     "tunneldevice": _ignored(values.string, _SESSION),
     "updatehostkeys": _ignored(values.flag_or("ask"), "no host keys are learned after the first"),
     "versionaddendum": _ignored(values.command, "hosts do not look at it"),

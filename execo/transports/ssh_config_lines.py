@@ -19,7 +19,7 @@ from typing import Any
 from execo.errors import SshConfigError
 from execo.log import logger
 
-from .ssh_config_keywords import ALIASES, KEYWORDS, Keyword, Use
+from .ssh_config_keywords import ALIASES, KEYWORDS, Keyword, Place, Use
 from .ssh_config_match import Condition, HostCondition, MatchCondition, PatternList, next_word
 from .ssh_tokens import expand_home
 
@@ -41,11 +41,13 @@ class Line:
     :param filename: the file
     :param lineno: the number of the line, from 1
     :param text: the line without the blanks around it
+    :param place: whose file it is
     """
 
     filename: str
     lineno: int
     text: str
+    place: Place = Place.USER
 
     def error(self, message: str) -> SshConfigError:
         return SshConfigError(message, filename=self.filename, lineno=self.lineno, text=self.text)
@@ -106,30 +108,40 @@ class Reading:
         self.include_home = include_home
         self.unknown: list[Unknown] = []
         self.asks_for_final = False
+        self._seen: dict[str, _State] = {}
+        self._listed: dict[str, list[str]] = {}
         self._ignored: list[PatternList] = []
 
     # -- files -----------------------------------------------------------------------------------
 
-    def file(self, path: str, *, user: bool, check: bool, must: bool = False) -> list[Block]:
+    @property
+    def changed(self) -> bool:
+        """Whether a file is another one than when it was read, or was not there."""
+        return any(_state(path) != state for path, state in self._seen.items()) or any(
+            glob.glob(pattern) != paths for pattern, paths in self._listed.items()
+        )
+
+    def file(self, path: str, *, place: Place, check: bool, must: bool = False) -> list[Block]:
         """The blocks of a file. One that is not there, or may not be read, has none: as for ssh.
 
         :param path: the file; ``~`` is the user's home
-        :param user: a user's file, not the system's
+        :param place: whose file it is
         :param check: refuse it if others may write to it
         :param must: it has to be there
         :raises SshConfigError: for what ssh refuses
         """
         path = expand_home(path, self.home)
         try:
-            return self._file(path, user=user, check=check, depth=0)
+            return self._file(path, place=place, check=check, depth=0)
         except OSError as exc:
             if must:
                 raise SshConfigError(f"it cannot be read: {exc.strerror}", filename=path) from exc
             return []
 
-    def _file(self, path: str, *, user: bool, check: bool, depth: int) -> list[Block]:
+    def _file(self, path: str, *, place: Place, check: bool, depth: int) -> list[Block]:
         if depth > DEEPEST:
             raise SshConfigError("too many files include one another", filename=path)
+        self._seen[path] = _state(path)  # first: a change while it is read must not be missed
         try:
             with open(path, "rb") as file:
                 if check:
@@ -138,19 +150,19 @@ class Reading:
         except IsADirectoryError:
             return []  # to ssh it is an empty file
         text = data.decode("utf-8", "surrogateescape")
-        return self.blocks(path, text.split("\n"), user=user, depth=depth)
+        return self.blocks(path, text.split("\n"), place=place, depth=depth)
 
     def blocks(
-        self, filename: str, lines: Iterable[str], *, user: bool, depth: int = 0
+        self, filename: str, lines: Iterable[str], *, place: Place, depth: int = 0
     ) -> list[Block]:
         """The blocks of some lines; ``filename`` is what messages call the place."""
         blocks = [Block()]
         for number, text in enumerate(lines, 1):
-            line = Line(filename, number, text.strip())
+            line = Line(filename, number, text.strip(), place)
             try:
                 found = split_line(text)
                 if found is not None:
-                    self._line(line, *found, blocks, user=user, depth=depth)
+                    self._line(line, *found, blocks, place=place, depth=depth)
             except ValueError as exc:
                 raise line.error(str(exc)) from exc
         # Where nothing is set, it does not matter for whom.
@@ -161,17 +173,21 @@ class Reading:
 
         :raises SshConfigError: for what ssh refuses
         """
-        place = "the command line"
+        name = "ssh_options"
         for number, option in enumerate(options, 1):
-            found = split_line(option)
+            line = Line(name, number, option)
+            try:
+                found = split_line(option)
+            except ValueError as exc:
+                raise line.error(str(exc)) from exc
             if found is None or found[0] in ("host", "match", "include"):
-                raise Line(place, number, option).error("this cannot be an option")
-        return self.blocks(place, options, user=True)
+                raise line.error("this cannot be an option")
+        return self.blocks(name, options, place=Place.OPTIONS)
 
     # -- lines -----------------------------------------------------------------------------------
 
     def _line(
-        self, line: Line, name: str, text: str, blocks: list[Block], *, user: bool, depth: int
+        self, line: Line, name: str, text: str, blocks: list[Block], *, place: Place, depth: int
     ) -> None:
         name = ALIASES.get(name, name)
         keyword = KEYWORDS.get(name)
@@ -185,8 +201,8 @@ class Reading:
             self.asks_for_final = self.asks_for_final or condition.asks_for_final
             blocks.append(Block(condition, line))
         elif name == "include":
-            for path in self._included(words, user=user):
-                included = self._include(line, path, user=user, depth=depth)
+            for path in self._included(words, place=place):
+                included = self._include(line, path, place=place, depth=depth)
                 if included:
                     blocks[-1].content.append(included)
         else:
@@ -219,29 +235,42 @@ class Reading:
 
     # -- Include ---------------------------------------------------------------------------------
 
-    def _included(self, words: Sequence[str], *, user: bool) -> Iterator[str]:
+    def _included(self, words: Sequence[str], *, place: Place) -> Iterator[str]:
         for word in words:
             if not word:
                 raise ValueError("Include with an empty name")
-            if word.startswith("~") and not user:
+            if word.startswith("~") and place is Place.SYSTEM:
                 raise ValueError("a system's file cannot include a file of a user's home")
             if word.startswith("~"):
                 pattern = expand_home(word, self.include_home)
             elif word.startswith("/"):
                 pattern = word
-            elif user:
+            elif place is not Place.SYSTEM:
                 pattern = f"{self.include_home}/{USER_FOLDER}/{word}"
             else:
                 pattern = f"{SYSTEM_FOLDER}/{word}"
-            yield from sorted(glob.glob(pattern), key=os.fsencode)
+            paths = self._listed[pattern] = glob.glob(pattern)
+            yield from sorted(paths, key=os.fsencode)
 
-    def _include(self, line: Line, path: str, *, user: bool, depth: int) -> list[Block]:
+    def _include(self, line: Line, path: str, *, place: Place, depth: int) -> list[Block]:
         try:
-            return self._file(path, user=user, check=True, depth=depth + 1)
+            return self._file(path, place=place, check=True, depth=depth + 1)
         except FileNotFoundError:
             return []  # a link that leads nowhere
         except OSError as exc:
             raise line.error(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+_State = tuple[int, int, int] | None
+
+
+def _state(path: str) -> _State:
+    """What changes with a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 # -- one line -------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class HostSettings:
     :param required_rsa_size: RSA keys with fewer bits are refused
     :param only_openssh: why only the ssh command can do what is asked for, for messages; empty if
       this process can
+    :param passed_over: lines that would have an effect with ssh, and are not followed here
     """
 
     hostname: str
@@ -87,6 +88,7 @@ class HostSettings:
     pubkey_accepted_algorithms: str | None = None
     required_rsa_size: int | None = None
     only_openssh: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def settings_of(lookup: Lookup) -> HostSettings:
@@ -122,6 +124,7 @@ class _Result:
         self._lookup = lookup
         self._fields: dict[str, Any] = {}
         self._reasons = lookup.reasons
+        self._passed_over: list[str] = []
         self._tokens: Tokens | None = None
 
     def settings(self) -> HostSettings:
@@ -145,6 +148,7 @@ class _Result:
             user=lookup.user,
             port=lookup.port,
             only_openssh=tuple(self._reasons),
+            passed_over=tuple(self._passed_over),
             **self._fields,
         )
 
@@ -155,9 +159,13 @@ class _Result:
             raise setting.line.error(str(exc)) from exc
 
     def _check(self, setting: Setting) -> None:
-        harmless = setting.keyword.harmless
-        if harmless is None or not harmless(setting.value):
-            self._leave(setting, setting.keyword.why)
+        keyword = setting.keyword
+        if keyword.harmless is not None and keyword.harmless(setting.value):
+            return
+        if setting.line.place not in keyword.passed_over:
+            self._leave(setting, keyword.why)
+        elif keyword.told:
+            self._passed_over.append(f"{setting.line}: {keyword.why}")
 
     def _leave(self, setting: Setting, why: str) -> None:
         self._reasons.append(f"{setting.line}: {why}")

@@ -130,6 +130,7 @@ class SshConnection:
         self._stage = "keys to agree on"
         self._session = Session(loop, wire, self._on_lost)
         options = self.target.options
+        self._session.restrict(options.algorithms)
         if options.connect_timeout is not None:
             self._deadline = loop.call_later(options.connect_timeout, self._on_timeout)
         if options.host_key_policy == "off":
