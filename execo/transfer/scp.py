@@ -13,6 +13,7 @@ from execo.host import Host
 from execo.local_process import Process
 from execo.transports.base import Exec
 
+from .progress import NO_METER
 from .send import expanded
 
 __all__ = ["ScpProcess"]
@@ -31,6 +32,8 @@ class ScpProcess(Process):
 
     names: tuple[str, ...] = ()
     location = "."
+    _meter = NO_METER  # what scp passes is not seen
+    total: int | None = None
 
     def __init__(self, line: str, params: Mapping[str, Any], verb: str, **args: Any) -> None:
         super().__init__(line, **args)

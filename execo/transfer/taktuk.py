@@ -45,6 +45,7 @@ class TaktukPut(Put):
     """
 
     _process_class: ClassVar[type[PutProcess]] = TaktukPutProcess
+    _rsync_class = None
 
 
 class TaktukGet(Get):
@@ -58,3 +59,4 @@ class TaktukGet(Get):
     """
 
     _process_class: ClassVar[type[GetProcess]] = TaktukGetProcess
+    _rsync_class = None
