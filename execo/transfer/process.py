@@ -83,10 +83,13 @@ class FilesProcess(SshProcess):
         else:
             if self.reason is Reason.EXIT_CODE:
                 # That its input was not all taken says nothing more.
-                text = f"exited {self.exit_code}"
+                text = self._exit_text()
             said = self._told(self.stderr.splitlines())
             text = ": ".join([text, *(escape_controls(line) for line in said[-2:])])
         return text if text.startswith(self._label()) else f"{self._label()}: {text}"
+
+    def _exit_text(self) -> str:
+        return f"exited {self.exit_code}"
 
     def _told(self, lines: list[str]) -> list[str]:
         """Those of ``lines``, from stderr, that say something."""

@@ -38,11 +38,32 @@ _SHELL = (
 )
 _LOCAL = 'exec 8<&0 9>&1 </dev/null >&2; exec "$@"'
 
-_PLACE = re.compile(r" at [\w./-]+\.c\(\d+\) \[.*\]$")
-"""Where in the source of rsync it has failed."""
+_EXIT_CODES = {
+    1: "syntax or usage error",
+    2: "protocol incompatibility",
+    3: "errors selecting input or output files",
+    4: "requested action not supported",
+    10: "error in socket I/O",
+    11: "error in file I/O",
+    12: "error in rsync protocol data stream",
+    13: "errors with program diagnostics",
+    14: "error in IPC code",
+    20: "received a signal",
+    21: "some error returned by waitpid()",
+    22: "error allocating core memory buffers",
+    23: "partial transfer due to error",
+    24: "partial transfer due to vanished source files",
+    25: "too many deletions",
+    30: "timeout in data send or receive",
+    126: "rsync cannot be run",
+}
+"""The words of its manual (rsync(1), exit values); 126 is the shell's."""
 
-_FOLLOWS = re.compile(r"^rsync: connection unexpectedly closed|\(code 12\)$")
-"""What rsync says of the other one's end."""
+_SAYS_NOTHING = re.compile(
+    r"^rsync (error|warning): .* \(code \d+\)|^rsync: connection unexpectedly closed|"
+    r"^\*\*\* Skipping any contents"
+)
+"""Lines of rsync that follow the one with the cause, or repeat the exit code."""
 
 
 class RsyncPutProcess(PutProcess):
@@ -67,6 +88,9 @@ class RsyncPutProcess(PutProcess):
     def _size_of(self, package: Package) -> int:
         return package.content
 
+    def _exit_text(self) -> str:
+        return _exit_text(self.exit_code)
+
     def _told(self, lines: list[str]) -> list[str]:
         return _causes(super()._told(lines))
 
@@ -83,6 +107,9 @@ class RsyncGetProcess(GetProcess):
             raise NotStarted("too many names for one command: use patterns, or fetch a folder")
         location = self._local_location()
         return self._transfer(words, location=location, rsync=partial(_get_words, location))
+
+    def _exit_text(self) -> str:
+        return _exit_text(self.exit_code)
 
     def _told(self, lines: list[str]) -> list[str]:
         return _causes(super()._told(lines))
@@ -128,18 +155,30 @@ def _get_words(location: str, found: list[Found]) -> tuple[str, ...]:
             raise OSError(f"{place}: it is no regular file, and rsync would replace it")
         os.makedirs(os.path.dirname(place), exist_ok=True)
     # rsync takes nothing from the host but what has these names, or is below them.
-    sources = [f"host:./{_literal(name)}" for name in names]
+    sources = [f"host:./{_requested(name)}" for name in names]
     return _local_words(_NO_PRIVILEGES, "--", *sources, place)
 
 
+def _requested(name: str) -> str:
+    """A name on the host, which rsync takes for a pattern."""
+    if not re.search(r"[*?[]", name):
+        return name
+    # Versions differ in what an escaped backslash stands for here, and none in the question mark.
+    return re.sub(r"([*?\[])", r"\\\1", name.replace("\\", "\0")).replace("\0", "?")
+
+
 def _literal(name: str) -> str:
-    """A name where rsync expects a pattern."""
+    """A name where rsync expects a pattern of what to leave out."""
     # Without wildcards a backslash is one like any other.
     if not re.search(r"[*?[]", name):
         return name
     return re.sub(r"([*?\[\\])", r"\\\1", name)
 
 
+def _exit_text(code: int | None) -> str:
+    words = _EXIT_CODES.get(code or 0)
+    return f"exited {code}" if words is None else f"exited {code} ({words})"
+
+
 def _causes(lines: Sequence[str]) -> list[str]:
-    plain = [_PLACE.sub("", line) for line in lines]
-    return [line for line in plain if not _FOLLOWS.search(line)] or plain
+    return [line for line in lines if not _SAYS_NOTHING.search(line)] or list(lines)

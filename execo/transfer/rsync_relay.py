@@ -94,7 +94,7 @@ class RsyncRelay(Relay):
             self._loop.call_soon(self._cannot_begin, exc)
 
     def _cannot_begin(self, exc: Exception) -> None:
-        self._local.over = True
+        self._local.over = self._local.gone = True
         self._fail(exc)
         self.look_finished()
 
@@ -187,7 +187,6 @@ class RsyncRelay(Relay):
         if not self._over and self._channel is not None:
             self._channel.close_stdin()
             self._loop.call_later(PATIENCE, self.stop_script)
-        self.look_finished()
 
     def on_local_error(self, error: ProcessError) -> None:
         """It could not be started, or was lost."""
@@ -207,7 +206,7 @@ class RsyncRelay(Relay):
 
     def look_errors(self) -> None:
         """What both print ends when both have ended it."""
-        mine = self._local.opened and not self._local.over and self._local.errors_open
+        mine = self._local.opened and not self._local.gone
         if self._errors_open and not self._remote_errors_open and not mine:
             self._errors_open = False
             self._sink.on_eof(2, None)
@@ -215,7 +214,7 @@ class RsyncRelay(Relay):
     def look_finished(self) -> None:
         """Whether both have ended."""
         self.look_errors()
-        if self._told or not self._over or (self._local.opened and not self._local.over):
+        if self._told or not self._over or (self._local.opened and not self._local.gone):
             return
         self._told = True
         if self._lost is not None or self._remote is None:
@@ -234,7 +233,8 @@ class RsyncRelay(Relay):
 class _LocalSide:
     """The rsync here: the sink of its channel. All belongs to the I/O thread, save ``on_open``.
 
-    - ``opened``: it is asked for; ``over``: it has ended, or cannot be started
+    - ``opened``: it is asked for; ``over``: it has ended, or cannot be started; ``gone``: what it
+      has printed has been read, too
     - ``ahead``: bytes of the host that it has not taken
     """
 
@@ -246,8 +246,8 @@ class _LocalSide:
         self._paused = False
         self._signal: int | None = None  # it was told to end
         self._input_ended = False
-        self.opened = self.over = False
-        self.errors_open = True
+        self.opened = self.over = self.gone = False
+        self._errors_open = True
         self.ahead = 0
 
     def write(self, data: bytes) -> None:
@@ -316,22 +316,32 @@ class _LocalSide:
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
         if stream != STDOUT:
-            self.errors_open = False
-            self._relay.look_errors()
+            self._errors_open = False
+            if self.over:
+                self._drained()
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
-        self._end()
-        self._relay.on_local_exit(status)
-
-    def on_error(self, error: ProcessError) -> None:
-        self._end()
-        self._relay.on_local_error(error)
-
-    def _end(self) -> None:
         self.over = True
         self.ahead = 0
+        self._relay.on_local_exit(status)
+        if self._errors_open:
+            self._relay.later(float(configuration["drain_timeout"]), self._drained)
+        else:
+            self._drained()
+
+    def on_error(self, error: ProcessError) -> None:
+        self.over = self.gone = True
+        self.ahead = 0
+        self._relay.on_local_error(error)
+        self._relay.look_finished()
+
+    def _drained(self) -> None:
+        if self.gone:
+            return
+        self.gone = True
         if self._channel is not None:
             self._channel.forget()
+        self._relay.look_finished()
 
     def on_written(self, count: int) -> None:
         self.ahead -= count
