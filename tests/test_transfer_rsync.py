@@ -210,8 +210,10 @@ def test_rsync_is_missing_here(hosts: FolderHosts, monkeypatch: pytest.MonkeyPat
     assert "rsync is missing on this machine: apt install rsync" in process.message
 
 
-def test_failures_have_the_words_of_rsync(sshd: RealSshd, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_failures_have_the_words_of_rsync(
+    sshd: RealSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (host,) = sshd.hosts()
     write("d/f", "f")
     process = put(host, "d", "/proc/sys").run().processes[0]
@@ -285,8 +287,10 @@ def test_taktuk_has_no_rsync(hosts: FolderHosts) -> None:
 
 
 @pytest.mark.parametrize("transport", ["paramiko", "openssh"])
-def test_over_every_transport(sshd: RealSshd, transport: str, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_over_every_transport(
+    sshd: RealSshd, transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     hosts = sshd.hosts(4)
     make_tree(Path("tree"))
     data = os.urandom(5_000_000)
@@ -302,8 +306,10 @@ def test_over_every_transport(sshd: RealSshd, transport: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("shell", ["/bin/csh", "/bin/tcsh", "/usr/bin/fish", "/bin/zsh"])
-def test_every_login_shell(sshd: RealSshd, shell: str, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_every_login_shell(
+    sshd: RealSshd, shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     host = sshd.hosts(user=sshd.user(shell))
     name = "a 'b' \"c\" \\ $HOME !x {y} %s\nz"
     write(name, "x")
@@ -312,8 +318,10 @@ def test_every_login_shell(sshd: RealSshd, shell: str, tmp_path: Path) -> None:
     assert Path("got").read_text() == "x"
 
 
-def test_a_host_that_cannot_be_reached(sshd: RealSshd, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_a_host_that_cannot_be_reached(
+    sshd: RealSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (good,) = sshd.hosts()
     write("f", "f")
     action = put([Host("127.0.9.9", port=9), good], "f", "reach").run()
@@ -321,8 +329,8 @@ def test_a_host_that_cannot_be_reached(sshd: RealSshd, tmp_path: Path) -> None:
     assert action.processes[0].reason is Reason.CONNECT
 
 
-def test_the_embedded_cluster(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_the_embedded_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     data = os.urandom(20_000_000)
     write("f", data)
     with Cluster(5) as cluster:
@@ -330,3 +338,71 @@ def test_the_embedded_cluster(tmp_path: Path) -> None:
         get(cluster.hosts, "{{{host}}}/f", "{{{host}}}").run(check=True)
     for host in cluster.hosts:
         assert Path(host.address).read_bytes() == data
+
+
+def test_the_connection_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    slow = write("bin/rsync", '#!/bin/sh\nexec /usr/bin/rsync --bwlimit=100 "$@"\n', 0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent.absolute()}:{os.environ['PATH']}")
+    write("big", os.urandom(30_000_000))
+    moving = threading.Event()
+
+    def look(action: Any, progress: Any) -> None:
+        if progress.transferred > 50_000:
+            moving.set()
+
+    with Cluster(1) as cluster:
+        args = {"nolog_error": True, "nolog_exit_code": True}
+        action = put(cluster.hosts, "big", "new", progress=look, process_args=args).start()
+        assert moving.wait(60)
+    assert action.wait(60).ended
+    assert not action.ok
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exit 0", "nothing that could be understood"),
+        ("echo execo-rsync x; exec cat", "invalid literal"),
+        ("head -c 3000000 /dev/zero; exec cat", "something else"),
+        ("printf 'execo-rsync 1\\n5 ../x\\0'; exec cat", "leads elsewhere"),
+        ("printf 'execo-rsync 2\\n5 x\\0005 x\\0'; exec cat", "is there twice"),
+        ("printf 'execo-rsync 0\\n'; exec cat", "nothing that could be understood"),
+        ("printf 'execo-rsync 1\\n5 x\\0'; exit 0", "exited 12"),
+        ("printf 'execo-rsync 1\\n5 x\\0'; exec cat", "exited "),
+        ("printf 'execo-rsync 1\\n5 x\\0'; exec cat /dev/zero", "exited "),
+    ],
+)
+def test_a_hostile_host(
+    hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    monkeypatch.setattr(
+        "execo.transfer.rsync.rsync_get_command", lambda names: ("sh", "-c", script)
+    )
+    process = get(hosts("web1"), "x", "here/").run(timeout=60).processes[0]
+    assert process.ended
+    assert not process.ok
+    assert words in process.message
+    assert [path for path in Path().rglob("*") if path.is_file()] == []
+
+
+def test_a_host_that_sends_what_was_not_asked_for(hosts: FolderHosts) -> None:
+    home = hosts.home("web1")
+    write(home / "asked", "asked")
+    write(home / "other", "other")
+    # Its rsync gives another file of its own.
+    script = '#!/bin/sh\nfor a; do last=$a; done\n/usr/bin/rsync "$@" "${last%/*}/other"\n'
+    write(home / "bin/rsync", script, 0o755)
+    process = (
+        get(
+            hosts("web1"),
+            "asked",
+            "here/",
+            process_args={"env": {"PATH": f"{home}/bin:/usr/bin:/bin"}},
+        )
+        .run(timeout=60)
+        .processes[0]
+    )
+    assert not process.ok
+    assert "unrequested" in process.stderr
+    assert not Path("here/other").exists()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RsyncRelay"]
 
-_MOST_NOISE = 16 * 1024 * 1024
+_MOST_NOISE = 1024 * 1024
 """Bytes that may come before rsync begins: what the login shell prints, and names."""
 
 
@@ -47,6 +47,7 @@ class RsyncRelay(Relay):
         self._lost: ProcessError | None = None
         self._first = 0  # the raw status of the side that has failed first
         self._stopped_by: int | None = None  # a signal
+        self._broken = False
         self._told = False
 
     def on_open(self, channel: Channel) -> None:
@@ -62,6 +63,8 @@ class RsyncRelay(Relay):
     def on_data(self, stream: int, data: bytes) -> None:
         if stream != STDOUT:
             self._sink.on_data(stream, data)
+        elif self._broken:
+            pass
         elif self._head is None:
             self._request.meter.add(len(data))
             self._local.write(data)
@@ -102,7 +105,10 @@ class RsyncRelay(Relay):
         text = f"{self._request.label}: {cause(exc)}"
         self._error = self._error or OutputError(text, reason=Reason.WRITE)
         self._error.__cause__ = exc
+        self._broken = True
+        self._local.stop(SIGTERM)
         self.stop_script()
+        # Where no signal gets through, it sees that nothing comes, and ends.
         if self._channel is not None:
             self._channel.close_stdin()
 
@@ -217,17 +223,18 @@ class RsyncRelay(Relay):
         if self._told or not self._over or (self._local.opened and not self._local.gone):
             return
         self._told = True
+        if self._request.on_end is not None:
+            self._strand.submit(self._request.on_end)
         if self._lost is not None or self._remote is None:
             super().on_error(self._lost or SpawnError(f"{self._request.label}: given up"))
             return
         status, error = self._remote
-        super().on_exit(self._first or self._stopped_status(status), error)
-
-    def _stopped_status(self, status: int | None) -> int | None:
-        # Told to end before it had begun, and not noticed.
-        if self._stopped_by is not None and status == 0 and not self._local.opened:
-            return self._stopped_by
-        return status
+        if status == 0 and not self._local.opened:
+            status = self._stopped_by or status  # it has not noticed
+            if not status and self._error is None:
+                text = f"{self._request.label}: it sent nothing that could be understood"
+                self._error = OutputError(text, reason=Reason.WRITE)
+        super().on_exit(self._first or status, error)
 
 
 class _LocalSide:
@@ -284,6 +291,8 @@ class _LocalSide:
             self._channel.send_signal(number)
             if number != SIGKILL:
                 self._relay.later(PATIENCE, self.stop, SIGKILL)
+        elif self._channel is not None:
+            self._channel.abort()  # it may wait for descriptors
         return True
 
     # -- the sink -----------------------------------------------------------------------------
