@@ -39,16 +39,17 @@ class Told:
         return self.calls[-1][1]
 
 
-def slow_pipe(path: Path, size: int, pieces: int, moving: threading.Event) -> threading.Thread:
-    """Reads so many bytes from a pipe in pieces, the second one when ``moving`` is set."""
+def slow_pipe(path: Path, size: int, pieces: int, *moving: threading.Event) -> threading.Thread:
+    """Reads so many bytes from a pipe in pieces, the second one when all ``moving`` are set."""
     os.mkfifo(path)
 
     def read() -> None:
         with path.open("rb") as file:
             file.read(size // pieces)
-            moving.wait(60)
+            for each in moving:
+                each.wait(60)
             while file.read(size // pieces):
-                moving.wait(0.3)
+                pass
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -140,10 +141,12 @@ def test_scp_tells_the_end_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write("f", "f")
-    told = Told()
+    told, each = Told(), Told()
     options = ("-F", "none", "-o", "LogLevel=ERROR")
     params = {"scp": "scp", "scp_options": options}
-    Put(sshd.hosts(), "f", "scp-f", params, progress=told).run(check=True)
+    args = {"progress": each}
+    Put(sshd.hosts(), "f", "scp-f", params, progress=told, process_args=args).run(check=True)
+    assert [progress for _, progress in each.calls] == [Progress(0, None, 0.0, True)]
     assert [progress for _, progress in told.calls] == [Progress(0, None, 0.0, True)]
 
 
@@ -154,13 +157,14 @@ def test_meanwhile_and_at_the_end(hosts: FolderHosts) -> None:
     size = 8_000_000
     write("f", os.urandom(size))
     web = hosts("web1")
-    told, each = Told(), Told()
-    reader = slow_pipe(hosts.home("web1") / "pipe", size, 4, told.moving)
+    told, each, looked = Told(), Told(), threading.Event()
+    reader = slow_pipe(hosts.home("web1") / "pipe", size, 4, told.moving, each.moving, looked)
     begin = time.monotonic()
     args = {"progress": each}
     action = Put(web, "f", "pipe", progress=told, process_args=args).start()
     assert told.moving.wait(60)
     seen = action.progress  # without a callback, too
+    looked.set()
     assert 0 < seen.transferred < size == seen.total
     assert not seen.ended
     action.wait(check=True)
@@ -215,7 +219,7 @@ def test_what_cannot_begin_is_told_once(hosts: FolderHosts, sshd: RealSshd) -> N
     args = {"progress": each, "nolog_error": True}
     Put(hosts("web1", "web2"), "missing", progress=told, process_args=args).run()
     assert [progress for _, progress in told.calls] == [Progress(0, None, 0.0, True)]
-    assert len(each.calls) == 2
+    assert sorted(process.host.address for process, _ in each.calls) == ["web1", "web2"]
     each.calls.clear()
     write("f", "f")
     params = {"transport": "paramiko"}
@@ -232,8 +236,9 @@ def test_each_run_is_told(hosts: FolderHosts) -> None:
     assert len(action.failed) == 1
     (hosts.home("web2") / "d").unlink()
     action.retry_failed().wait(check=True)
-    assert [progress.transferred for _, progress in told.calls][-1] == 4
-    assert len(told.calls) == 2
+    ends = [progress for _, progress in told.calls if progress.ended]
+    assert len(ends) == 2
+    assert ends[-1].transferred == 4
 
 
 def test_a_callback_is_what_can_be_called(hosts: FolderHosts) -> None:

@@ -370,7 +370,9 @@ def test_the_connection_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("printf 'execo-rsync 0\\n'; exec cat", "nothing that could be understood"),
         ("printf 'execo-rsync 1\\n5 x\\0'; exit 0", "exited 12"),
         ("printf 'execo-rsync 1\\n5 x\\0'; exec cat", "exited "),
-        ("printf 'execo-rsync 1\\n5 x\\0'; exec cat /dev/zero", "exited "),
+        ("printf 'execo-rsync 1\\n5 x\\0'; exec cat /dev/zero", "something else"),
+        # All rsync would say is that it does not understand it.
+        ("printf 'execo-rsync 1\\n5 x\\0'; read x; exec cat /dev/zero", "exited 2 (protocol"),
     ],
 )
 def test_a_hostile_host(

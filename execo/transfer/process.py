@@ -6,16 +6,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn
 
 from execo._core.locks import new_lock
 from execo.errors import ProcessError, Reason
 from execo.log import escape_controls
 from execo.ssh_process import SshProcess
 
-from .progress import NO_METER, Meter, Progress
+from .progress import NO_METER, Measured, Meter
 from .request import Transfer, cause
 from .send import Package
 from .texts import get_command, put_file_command, put_tree_command, too_long
@@ -26,34 +25,13 @@ _SAYS_NOTHING = r"^\s*$|^tar: (Exiting with failure|Error is not recoverable|err
 """Lines on stderr that follow the one with the cause."""
 
 
-class FilesProcess(SshProcess):
+class FilesProcess(Measured, SshProcess):
     """A script on a host that takes or gives files. Made by the actions, see there."""
 
     verb: ClassVar[str] = ""
     may_use_scp: ClassVar[bool] = True
     names: tuple[str, ...] = ()
     location = ""
-    _meter = NO_METER
-
-    @property
-    def transferred(self) -> int:
-        """Bytes that have passed so far, see :class:`~execo.transfer.Progress` (new)."""
-        return self._meter.transferred
-
-    @property
-    def total(self) -> int | None:
-        """Bytes that there are in all; None while that is not known (new)."""
-        return self._meter.total
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is (new)."""
-        return replace(self._meter.progress(), total=self.total, ended=self.ended)
-
-    def reset(self) -> Self:
-        super().reset()
-        self._meter = NO_METER
-        return self
 
     def write(self, data: str | bytes) -> NoReturn:
         """Not for this one: its input is made of files.

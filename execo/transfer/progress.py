@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from execo._core.latch import Latch
 from execo._core.loop import Loop
@@ -16,6 +16,7 @@ from execo.process_base import ProcessBase
 
 __all__ = [
     "NO_METER",
+    "Measured",
     "Meter",
     "Progress",
     "ProgressCallback",
@@ -112,6 +113,32 @@ class Meter:
 
 NO_METER = Meter()
 """Of what has not begun. Nobody counts in it."""
+
+
+class Measured(ProcessBase):
+    """A process that tells how far it is."""
+
+    _meter = NO_METER
+
+    @property
+    def transferred(self) -> int:
+        """Bytes that have passed so far, see :class:`~execo.transfer.Progress` (new)."""
+        return self._meter.transferred
+
+    @property
+    def total(self) -> int | None:
+        """Bytes that there are in all; None while that is not known (new)."""
+        return self._meter.total
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is (new)."""
+        return replace(self._meter.progress(), total=self.total, ended=self.ended)
+
+    def reset(self) -> Self:
+        super().reset()
+        self._meter = NO_METER
+        return self
 
 
 def summed(meters: Sequence[Meter], totals: Sequence[int | None], *, ended: bool) -> Progress:

@@ -25,6 +25,8 @@ __all__ = ["RsyncRelay"]
 _MOST_NOISE = 1024 * 1024
 """Bytes that may come before rsync begins: what the login shell prints, and names."""
 
+_SOMETHING_ELSE = "it sent something else than what was asked for"
+
 
 class RsyncRelay(Relay):
     """Runs an rsync here when the script on the host is ready, and carries their bytes.
@@ -66,6 +68,10 @@ class RsyncRelay(Relay):
         elif self._broken:
             pass
         elif self._head is None:
+            if not self._local.started:
+                # Its rsync begins when it has the options of ours. What came now would be lost.
+                self._fail(ValueError(_SOMETHING_ELSE))
+                return
             self._request.meter.add(len(data))
             self._local.write(data)
             if self._local.ahead > AHEAD and not self._remote_paused and self._channel is not None:
@@ -240,33 +246,32 @@ class RsyncRelay(Relay):
 class _LocalSide:
     """The rsync here: the sink of its channel. All belongs to the I/O thread, save ``on_open``.
 
-    - ``opened``: it is asked for; ``over``: it has ended, or cannot be started; ``gone``: what it
-      has printed has been read, too
+    - ``opened``: it is asked for; ``started``: it runs, or has run; ``over``: it has ended, or
+      cannot be started; ``gone``: what it has printed has been read, too
     - ``ahead``: bytes of the host that it has not taken
     """
 
     def __init__(self, relay: RsyncRelay) -> None:
         self._relay = relay
         self._channel: Channel | None = None
-        self._started = False
         self._head: bytes | None = b""  # None when it has said what is to run on the host
         self._paused = False
         self._signal: int | None = None  # it was told to end
         self._input_ended = False
-        self.opened = self.over = self.gone = False
+        self.opened = self.started = self.over = self.gone = False
         self._errors_open = True
         self.ahead = 0
 
     def write(self, data: bytes) -> None:
         """Bytes of the host."""
-        if self._channel is not None and not self.over and not self._input_ended:
+        if self.started and self._channel is not None and not self.over and not self._input_ended:
             self.ahead += len(data)
             self._channel.write(data)
 
     def end_input(self) -> None:
         """The host has ended."""
         self._input_ended = True
-        if self._started and self._channel is not None and not self.over:
+        if self.started and self._channel is not None and not self.over:
             self._channel.close_stdin()
 
     def pause(self) -> None:
@@ -287,7 +292,7 @@ class _LocalSide:
             return False
         self._signal = number
         self.resume()
-        if self._started and self._channel is not None:
+        if self.started and self._channel is not None:
             self._channel.send_signal(number)
             if number != SIGKILL:
                 self._relay.later(PATIENCE, self.stop, SIGKILL)
@@ -301,7 +306,7 @@ class _LocalSide:
         self._channel = channel
 
     def on_start(self) -> None:
-        self._started = True
+        self.started = True
         if self._signal is not None:
             self.stop(self._signal)
         if self._input_ended:
@@ -369,11 +374,13 @@ def _read_header(data: bytes) -> list[Found] | None:
     end = data.find(b"\n", start) if start >= 0 else -1
     if end >= 0:
         count = int(data[start + len(RSYNC_HEADER) : end])
-        records = data[end + 1 :].split(b"\0")[:-1]
-        if len(records) >= count:
-            return [_found(record) for record in records[:count]]
+        *records, rest = data[end + 1 :].split(b"\0", max(count, 0))
+        if len(records) == count and not rest:
+            return [_found(record) for record in records]
+        if len(records) == count:
+            raise ValueError(_SOMETHING_ELSE)
     if len(data) > _MOST_NOISE:
-        raise ValueError("it sent something else than what was asked for")
+        raise ValueError(_SOMETHING_ELSE)
     return None
 
 

@@ -13,7 +13,7 @@ from execo.host import Host
 from execo.local_process import Process
 from execo.transports.base import Exec
 
-from .progress import NO_METER
+from .progress import Measured
 from .send import expanded
 
 __all__ = ["ScpProcess"]
@@ -21,8 +21,9 @@ __all__ = ["ScpProcess"]
 _CHECKING = {"off": "no", "accept-new": "accept-new", "strict": "yes"}
 
 
-class ScpProcess(Process):
-    """One scp command on this machine, for one host; its words are made when it starts.
+class ScpProcess(Measured, Process):
+    """One scp command on this machine, for one host; its words are made when it starts. What passes
+    is not seen.
 
     :param line: for messages
     :param params: complete connection parameters
@@ -32,8 +33,6 @@ class ScpProcess(Process):
 
     names: tuple[str, ...] = ()
     location = "."
-    _meter = NO_METER  # what scp passes is not seen
-    total: int | None = None
 
     def __init__(self, line: str, params: Mapping[str, Any], verb: str, **args: Any) -> None:
         super().__init__(line, **args)
