@@ -40,6 +40,7 @@ SHOWS = {
     "interactive.py": ["apple\ncherry\npear\n", "stdin is a terminal"],
     "live_lines.py": ["left: 3", "right: 3", "left: go", "right: go"],
     "port_forwarder.py": [f": 127.0.0.{n} answers for /status\n" for n in (2, 3, 4)],
+    "progress_line.py": ["all of it: 100 %, ", " MB/s \n", "by rsync: 0."],
     "put_get.py": [f"results/127.0.0.{n}/out/longest 13\n" for n in (2, 3, 4)],
     "quickstart.py": ["gzip -9", "all files came back unchanged from ", " of 8 hosts", "compress"],
     "remote_hosts.py": [
@@ -63,6 +64,8 @@ SHOWS = {
 }
 if shutil.which("taktuk") is None:
     SHOWS["taktuk_remote.py"] = ["taktuk is not installed: apt install taktuk\n"]
+if shutil.which("rsync") is None:
+    SHOWS["progress_line.py"] = ["rsync is missing on this machine: apt install rsync\n"]
 SAMPLES = sorted(path.name for path in EXAMPLES.glob("doc_*.py"))
 
 

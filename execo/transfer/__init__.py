@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .actions import Get, Put
 from .chain import ChainPut
+from .progress import Progress
 from .taktuk import TaktukGet, TaktukPut
 
-__all__ = ["ChainPut", "Get", "Put", "TaktukGet", "TaktukPut"]
+__all__ = ["ChainPut", "Get", "Progress", "Put", "TaktukGet", "TaktukPut"]

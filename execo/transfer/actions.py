@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from execo.action_base import Action, ActionLifecycleHandler
 from execo.config import given_params, make_connection_params
@@ -16,6 +16,8 @@ from execo.substitutions import Template, raw
 from execo.time_utils import Duration
 
 from .process import FilesProcess, GetProcess, Packages, PutProcess
+from .progress import Progress, ProgressCallback, action_teller, process_teller, summed
+from .rsync import RsyncGetProcess, RsyncPutProcess
 from .scp import ScpProcess
 from .targets import check_targets
 
@@ -28,6 +30,7 @@ class _Copy(Action):
     """What Put and Get have in common."""
 
     _process_class: ClassVar[type[FilesProcess]]
+    _rsync_class: ClassVar[type[FilesProcess] | None]
 
     def __init__(
         self,
@@ -41,11 +44,15 @@ class _Copy(Action):
         process_args: Mapping[str, Any] | None,
         fanout: int | None,
         substitute: bool,
+        progress: ProgressCallback | None,
+        tool: str | None,
         policy: PolicyArgs,
     ) -> None:
+        if tool not in (None, "rsync"):
+            raise ValueError(f"there is no tool {tool!r} to copy files: 'rsync', or None")
         self._hosts = get_hosts_list(hosts)
         texts = [*_checked_names(names, self._process_class.verb), _checked_path(location)]
-        model = self._model(texts, connection_params, process_args or {})
+        model = self._model(texts, connection_params, process_args or {}, tool)
         super().__init__(
             lifecycle_handlers,
             model.name if name is None else name,
@@ -53,20 +60,37 @@ class _Copy(Action):
             fanout=fanout,
             **policy,
         )
+        if progress is not None:
+            self.lifecycle_handlers.append(action_teller(progress))
         self._templates = [Template(text if substitute else raw(text)) for text in texts]
         self._processes = [self._copy_of(model, host) for host in self._hosts]
         self._set_names()
 
     def _model(
-        self, texts: Sequence[str], params: Mapping[str, Any] | None, args: Mapping[str, Any]
+        self,
+        texts: Sequence[str],
+        params: Mapping[str, Any] | None,
+        args: Mapping[str, Any],
+        tool: str | None,
     ) -> FilesProcess | ScpProcess:
         # One process is made with all checks, the others after its model.
         verb = self._process_class.verb
         complete = make_connection_params(params)
         line = _line(verb, texts[:-1], texts[-1])
-        if complete["scp"] is not None and self._process_class.may_use_scp:
-            return ScpProcess(line, complete, verb, **args)
-        return self._process_class(line, Host("model"), params, **args)
+        args = dict(args)
+        progress = args.pop("progress", None)
+        model: FilesProcess | ScpProcess
+        if tool == "rsync":
+            if self._rsync_class is None:
+                raise ValueError(f"{type(self).__name__} cannot use rsync: use Put or Get")
+            model = self._rsync_class(line, Host("model"), params, **args)
+        elif complete["scp"] is not None and self._process_class.may_use_scp:
+            model = ScpProcess(line, complete, verb, **args)
+        else:
+            model = self._process_class(line, Host("model"), params, **args)
+        if progress is not None:
+            model.lifecycle_handlers.append(process_teller(progress))
+        return model
 
     def _copy_of(self, model: FilesProcess | ScpProcess, host: Host) -> FilesProcess | ScpProcess:
         process = model._copy_for(model._command_text(), host)
@@ -88,6 +112,12 @@ class _Copy(Action):
     @property
     def processes(self) -> list[ProcessBase]:
         return list(self._processes)
+
+    @property
+    def progress(self) -> Progress:
+        """How far all its transfers are together; of those by ``scp`` nothing is known (new)."""
+        known = self._processes
+        return summed([p._meter for p in known], [p.total for p in known], ended=self.ended)
 
     def reset(self) -> Self:
         """See :meth:`~execo.action.Action.reset`; evaluates the expressions in names again."""
@@ -145,6 +175,12 @@ class Put(_Copy):
     :param process_args: keyword arguments for the processes, ``{"timeout": 10}`` for one (new)
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: names are taken as they are (new)
+    :param progress: called with the action and its :class:`Progress` at most four times a second
+      while something changes, and once at the end, before ``wait()`` returns; on a thread for
+      handlers. What it raises is logged. ``process_args={"progress": ...}`` is called with each
+      process and its progress in the same way (new)
+    :param tool: ``"rsync"``: with that program, which must be here and on the hosts, see the guide;
+      goes before ``scp``. None = the script described above, or ``scp`` (new)
     :param connexion_params: the reference document's name of ``connection_params``
     :param policy: ``start_rate``, ``retry`` and ``max_failures``, see :class:`~execo.action.Action`
       (new)
@@ -153,6 +189,7 @@ class Put(_Copy):
     """
 
     _process_class = PutProcess
+    _rsync_class: ClassVar[type[FilesProcess] | None] = RsyncPutProcess
 
     def __init__(
         self,
@@ -167,6 +204,8 @@ class Put(_Copy):
         process_args: Mapping[str, Any] | None = None,
         fanout: int | None = None,
         substitute: bool = True,
+        progress: ProgressCallback | None = None,
+        tool: Literal["rsync"] | None = None,
         connexion_params: Mapping[str, Any] | None = None,
         **policy: Unpack[PolicyArgs],
     ) -> None:
@@ -181,6 +220,8 @@ class Put(_Copy):
             process_args,
             fanout,
             substitute,
+            progress,
+            tool,
             policy,
         )
 
@@ -238,6 +279,8 @@ class Get(_Copy):
     :param process_args: see there
     :param fanout: see there
     :param substitute: see there
+    :param progress: see there
+    :param tool: see there
     :param connexion_params: see there
     :param policy: see there
     :raises TypeError: for arguments of a wrong type
@@ -246,6 +289,7 @@ class Get(_Copy):
     """
 
     _process_class = GetProcess
+    _rsync_class: ClassVar[type[FilesProcess] | None] = RsyncGetProcess
 
     def __init__(
         self,
@@ -260,6 +304,8 @@ class Get(_Copy):
         process_args: Mapping[str, Any] | None = None,
         fanout: int | None = None,
         substitute: bool = True,
+        progress: ProgressCallback | None = None,
+        tool: Literal["rsync"] | None = None,
         connexion_params: Mapping[str, Any] | None = None,
         **policy: Unpack[PolicyArgs],
     ) -> None:
@@ -274,6 +320,8 @@ class Get(_Copy):
             process_args,
             fanout,
             substitute,
+            progress,
+            tool,
             policy,
         )
 

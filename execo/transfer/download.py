@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from execo.config import configuration
 from execo.errors import OutputError, ProcessError, Reason, SpawnError
 from execo.output import STDOUT
-from execo.transports.base import ENDING_SIGNALS, Channel, Sink
+from execo.transports.base import Channel, Sink
 
 from .one_line import Decoder
 from .receive import Incoming
 from .request import Transfer, cause
-from .script import AHEAD, PATIENCE, Relay
+from .script import AHEAD, PATIENCE, Relay, WatchedChannel
 from .unpack import Cancelled
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ class Download(Relay):
 
     def on_open(self, channel: Channel) -> None:
         self._channel = channel
-        self._sink.on_open(cast(Channel, _WatchedChannel(channel, self)))
+        self._sink.on_open(cast(Channel, WatchedChannel(channel, self)))
 
     def on_start(self) -> None:
         self._transport.add(self)
+        self._request.meter.start()
         super().on_start()
 
     def on_data(self, stream: int, data: bytes) -> None:
@@ -132,6 +133,9 @@ class Download(Relay):
 
     def _stored(self, count: int) -> None:
         self._waiting -= count
+        meter = self._request.meter
+        meter.total = self._incoming.size
+        meter.set(self._incoming.received)
         if self._paused and self._waiting <= AHEAD // 2 and self._channel is not None:
             self._paused = False
             self._channel.resume()
@@ -213,20 +217,3 @@ class Download(Relay):
         if self._stopped_by is not None and not self._placed and status == 0:
             status = self._stopped_by  # the raw status of what a signal has ended
         super().on_exit(status, error)
-
-
-class _WatchedChannel:
-    """The channel as the run of a Get has it: signals that are meant to end the script end the
-    local side as well, which may be all that is left."""
-
-    def __init__(self, channel: Channel, relay: Download) -> None:
-        self._channel = channel
-        self._relay = relay
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._channel, name)
-
-    def send_signal(self, number: int) -> bool:
-        alive = self._channel.send_signal(number)
-        stopped = number in ENDING_SIGNALS and self._relay.stop_local(number)
-        return alive or stopped

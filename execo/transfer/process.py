@@ -14,17 +14,18 @@ from execo.errors import ProcessError, Reason
 from execo.log import escape_controls
 from execo.ssh_process import SshProcess
 
+from .progress import NO_METER, Measured, Meter
 from .request import Transfer, cause
 from .send import Package
 from .texts import get_command, put_file_command, put_tree_command, too_long
 
-__all__ = ["FilesProcess", "GetProcess", "Packages", "PutProcess"]
+__all__ = ["FilesProcess", "GetProcess", "NotStarted", "Packages", "PutProcess"]
 
 _SAYS_NOTHING = r"^\s*$|^tar: (Exiting with failure|Error is not recoverable|error exit delayed)"
 """Lines on stderr that follow the one with the cause."""
 
 
-class FilesProcess(SshProcess):
+class FilesProcess(Measured, SshProcess):
     """A script on a host that takes or gives files. Made by the actions, see there."""
 
     verb: ClassVar[str] = ""
@@ -55,20 +56,30 @@ class FilesProcess(SshProcess):
             return text
         if isinstance(error, ProcessError):
             # What kept it from being started is told once, not in front of itself.
-            own = error.__cause__ if isinstance(error.__cause__, _NotStarted) else error
+            own = error.__cause__ if isinstance(error.__cause__, NotStarted) else error
             text = str(own)
         else:
             if self.reason is Reason.EXIT_CODE:
                 # That its input was not all taken says nothing more.
-                text = f"exited {self.exit_code}"
-            said = [line for line in self.stderr.splitlines() if not re.search(_SAYS_NOTHING, line)]
+                text = self._exit_text()
+            said = self._told(self.stderr.splitlines())
             text = ": ".join([text, *(escape_controls(line) for line in said[-2:])])
         return text if text.startswith(self._label()) else f"{self._label()}: {text}"
+
+    def _exit_text(self) -> str:
+        return f"exited {self.exit_code}"
+
+    def _told(self, lines: list[str]) -> list[str]:
+        """Those of ``lines``, from stderr, that say something."""
+        return [line for line in lines if not re.search(_SAYS_NOTHING, line)]
 
     def _label(self) -> str:
         raise NotImplementedError
 
-    def _transfer(self, words: tuple[str, ...], **what: Any) -> Transfer:
+    def _transfer(
+        self, words: tuple[str, ...], *, total: int | None = None, **what: Any
+    ) -> Transfer:
+        self._meter = Meter(total)
         self.cmd, told = words, self.cmd
         try:
             request = super()._request()
@@ -86,11 +97,12 @@ class FilesProcess(SshProcess):
             target=request.target,
             transport=transport,
             label=self._label(),
+            meter=self._meter,
             **what,
         )
 
 
-class _NotStarted(Exception):
+class NotStarted(Exception):
     """Why it cannot be started, in words for the user."""
 
 
@@ -103,11 +115,25 @@ class PutProcess(FilesProcess):
     def _label(self) -> str:
         return f"cannot put {_listed(self.names)} on {self.host.address}"
 
-    def _request(self) -> Transfer:
+    @property
+    def total(self) -> int | None:
+        """Bytes that there are in all; None while that is not known (new)."""
+        if self._meter is not NO_METER:
+            return self._meter.total
+        package = self.packages.look(self.names)
+        return None if package is None else self._size_of(package)
+
+    def _size_of(self, package: Package) -> int:
+        return package.total
+
+    def _package(self) -> Package:
         try:
-            package = self.packages.get(self.names)
+            return self.packages.get(self.names)
         except (OSError, ValueError) as exc:
-            raise _NotStarted(cause(exc)) from exc
+            raise NotStarted(cause(exc)) from exc
+
+    def _request(self) -> Transfer:
+        package = self._package()
         if package.single:
             words = put_file_command(
                 self.location,
@@ -119,7 +145,10 @@ class PutProcess(FilesProcess):
         else:
             words = put_tree_command(self.location)
         return self._transfer(
-            words, package=package, on_end=partial(self.packages.release, self.names)
+            words,
+            total=package.total,
+            package=package,
+            on_end=partial(self.packages.release, self.names),
         )
 
 
@@ -134,11 +163,13 @@ class GetProcess(FilesProcess):
     def _request(self) -> Transfer:
         words = get_command(self.names)
         if too_long(words):
-            raise _NotStarted("too many names for one command: use patterns, or fetch a folder")
+            raise NotStarted("too many names for one command: use patterns, or fetch a folder")
+        return self._transfer(words, location=self._local_location())
+
+    def _local_location(self) -> str:
         location = os.path.expanduser(self.location)
         # The slash at the end says that it is a folder.
-        whole = os.path.abspath(location) + ("/" if location.endswith("/") else "")
-        return self._transfer(words, location=whole)
+        return os.path.abspath(location) + ("/" if location.endswith("/") else "")
 
 
 class Packages:
@@ -169,6 +200,11 @@ class Packages:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def look(self, names: tuple[str, ...]) -> Package | None:
+        """What ``names`` stand for, if somebody has asked before."""
+        found = self._known.get(names)
+        return found if isinstance(found, Package) else None
 
     def release(self, names: tuple[str, ...]) -> None:
         """One process needs them no more: what nobody needs is dropped. Hosts that each receive

@@ -15,7 +15,7 @@ from typing import IO
 from .texts import HEADER, TRAILER, is_folder_name, temporary_name
 from .unpack import Cancelled, Tree, is_special, open_private, open_special
 
-__all__ = ["Incoming"]
+__all__ = ["Incoming", "checked_name"]
 
 _MOST_NOISE = 256 * 1024
 
@@ -29,6 +29,7 @@ class Incoming:
     then moved into place.
 
     - ``cancelled``: set by another thread, it keeps all from being put into place
+    - ``size``: of the one file that comes, None if it is not known; ``received``: bytes so far
     - ``full``: a file has come whole, as its size says; ``surplus``: more than that has come
 
     :param location: where to: an absolute path; see :class:`~execo.transfer.Get`
@@ -41,10 +42,10 @@ class Incoming:
         self._tar = False
         self._place = ""  # where the file will be
         self._temporary = ""  # empty if it is written in place
-        self._size: int | None = None
+        self.size: int | None = None
         self._mode = 0o600
         self._mtime = 0.0
-        self._done = 0
+        self.received = 0
         self._held = b""  # without a size: what may be the trailer
         self.cancelled = self.full = self.surplus = False
 
@@ -59,14 +60,14 @@ class Incoming:
             if self._file is None:
                 self._head = data
                 return
-        if self._size is not None:
-            left = self._size - self._done
+        if self.size is not None:
+            left = self.size - self.received
             self.full, self.surplus = len(data) >= left, len(data) > left
             data = data[:left]  # a file that grows: what it had at first
         else:
             data = self._held + data
             data, self._held = data[: -len(TRAILER)], data[-len(TRAILER) :]
-        self._done += len(data)
+        self.received += len(data)
         self._file.write(data)
 
     def finish(self) -> None:
@@ -80,13 +81,13 @@ class Incoming:
         self._check()
         if self._file is None:
             raise ValueError("it sent nothing that could be understood")
-        if self._size is None and self._held != TRAILER:
+        if self.size is None and self._held != TRAILER:
             raise OSError("what it sent is cut: its end is missing")
         if self._tar:
             self._unpack()
             return
-        if self._size is not None and self._done != self._size:
-            raise OSError(f"of {self._size} bytes, {self._done} have come")
+        if self.size is not None and self.received != self.size:
+            raise OSError(f"of {self.size} bytes, {self.received} have come")
         self._file.close()
         if self._temporary:
             os.chmod(self._temporary, self._mode)
@@ -126,7 +127,7 @@ class Incoming:
             return data
         if len(words) != 4 or words[0] != b"file":
             raise ValueError(f"it sent a header that cannot be understood: {data[start:end]!r}")
-        self._size = None if words[1] == b"-" else int(words[1])
+        self.size = None if words[1] == b"-" else int(words[1])
         self._mode = int(words[2], 8) & 0o777
         self._mtime = float(words[3])
         self._begin_file(os.fsdecode(data[end + 1 : past]))
@@ -135,7 +136,7 @@ class Incoming:
     def _begin_file(self, name: str) -> None:
         place = self._location
         if is_folder_name(place) or os.path.isdir(place):
-            place = os.path.join(place, _checked_name(name))
+            place = os.path.join(place, checked_name(name))
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
         place = os.path.realpath(place)
@@ -170,7 +171,11 @@ class Incoming:
         self.close()
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """``name``, if it is that of one file or folder.
+
+    :raises ValueError: it is none, or leads elsewhere
+    """
     if not name or name in (".", "..") or "/" in name:
         raise ValueError(f"it sent a name that leads elsewhere: {name!r}")
     return name

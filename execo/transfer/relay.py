@@ -18,6 +18,7 @@ from execo.transports.base import Channel, Request, Sink, not_supported
 
 from .download import Download
 from .request import Transfer
+from .rsync_relay import RsyncRelay
 from .script import PATIENCE, Relay
 from .send import Package
 from .supply import Supply
@@ -47,7 +48,9 @@ class TransferTransport:
             if not isinstance(request, Transfer):
                 raise not_supported("transfer", request)
             relay: Relay
-            if request.package is None:
+            if request.rsync is not None:
+                relay = RsyncRelay(self, request, sink)
+            elif request.package is None:
                 relay = Download(self, request, sink)
             else:
                 relay = Upload(self, request, sink, self._supply(request, request.package, shared))

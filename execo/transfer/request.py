@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from execo.transports.base import Exec
 
+from .progress import Meter
 from .send import Package
 
-__all__ = ["Transfer", "cause"]
+__all__ = ["Found", "Transfer", "cause"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a host has, of what was asked for: a folder if ``size`` is None."""
+
+    name: str
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,9 @@ class Transfer(Exec):
     :param location: where what arrives is stored, an absolute path
     :param one_line: what arrives is to be decoded, see :mod:`~execo.transfer.one_line`
     :param on_end: called on a worker thread when the package is not needed any more
+    :param meter: counts what passes
+    :param rsync: makes the words of the rsync on this machine of what the host has found, on a
+      worker thread; then files pass between it and that of the host
     """
 
     transport: str = ""
@@ -30,6 +42,8 @@ class Transfer(Exec):
     location: str = ""
     one_line: bool = False
     on_end: Callable[[], object] | None = None
+    meter: Meter = field(default_factory=Meter)
+    rsync: Callable[[list[Found]], tuple[str, ...]] | None = None
 
 
 def cause(exc: BaseException) -> str:

@@ -14,6 +14,7 @@ from execo.host import Host
 from execo.local_process import Process
 from execo.transports.base import Exec
 
+from .progress import Measured
 from .send import expanded
 
 __all__ = ["ScpProcess"]
@@ -21,8 +22,9 @@ __all__ = ["ScpProcess"]
 _CHECKING = {"off": "no", "accept-new": "accept-new", "strict": "yes"}
 
 
-class ScpProcess(Process):
-    """One scp command on this machine, for one host; its words are made when it starts.
+class ScpProcess(Measured, Process):
+    """One scp command on this machine, for one host; its words are made when it starts. What passes
+    is not seen.
 
     :param line: for messages
     :param params: complete connection parameters

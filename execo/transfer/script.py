@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from signal import SIGTERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from execo._core.pool import Strand
 from execo.errors import ProcessError
-from execo.transports.base import Channel, Sink
+from execo.transports.base import ENDING_SIGNALS, Channel, Sink
 
 from .request import Transfer
 
 if TYPE_CHECKING:
     from .relay import TransferTransport
 
-__all__ = ["AHEAD", "PATIENCE", "Relay"]
+__all__ = ["AHEAD", "PATIENCE", "Relay", "WatchedChannel"]
 
 AHEAD = 1024 * 1024
 """Bytes of one process that may wait in memory, on their way out or in."""
@@ -56,10 +56,12 @@ class Relay:
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         self._over = True
+        self._request.meter.stop()
         self._sink.on_exit(status, self._error or error)
 
     def on_error(self, error: ProcessError) -> None:
         self._over = True
+        self._request.meter.stop()
         self._sink.on_error(self._error or error)
 
     def on_written(self, count: int) -> None:
@@ -77,3 +79,25 @@ class Relay:
     def _abort(self) -> None:
         if not self._over and self._channel is not None:
             self._channel.abort()
+
+
+class _Stoppable(Protocol):
+    def stop_local(self, number: int) -> bool:
+        """End the local side because of a signal. False if it is over."""
+
+
+class WatchedChannel:
+    """The channel as the run of a process with a local side has it: signals that are meant to end
+    the script end the local side as well, which may be all that is left."""
+
+    def __init__(self, channel: Channel, relay: _Stoppable) -> None:
+        self._channel = channel
+        self._relay = relay
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def send_signal(self, number: int) -> bool:
+        alive = self._channel.send_signal(number)
+        stopped = number in ENDING_SIGNALS and self._relay.stop_local(number)
+        return alive or stopped

@@ -27,7 +27,9 @@ BLOCK = 256 * 1024
 _WRITING = 0.05
 """Seconds after which a write that has begun shows in the size of the file."""
 
-_END_OF_TAR = b"\0" * 1024
+_RECORD = 512
+_END_OF_TAR = b"\0" * 2 * _RECORD
+_END = _RECORD + len(_END_OF_TAR)
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -42,6 +44,12 @@ class _Item:
     @property
     def size(self) -> int:
         return self.status.st_size if stat.S_ISREG(self.status.st_mode) else 0
+
+    @property
+    def is_locked(self) -> bool:
+        """It is a folder that its owner may not write."""
+        mode = self.status.st_mode
+        return stat.S_ISDIR(mode) and (mode & stat.S_IRWXU) != stat.S_IRWXU
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes of the file, as many as it had when it was found.
@@ -95,6 +103,9 @@ class Package:
 
     - ``single``: it is one regular file, which is sent as it is; else it is sent as a tar stream
     - ``name``, ``size``, ``mode``, ``mtime``: of that one
+    - ``paths``: of what was named; ``total``: bytes that are to be sent; ``content``: those of the
+      files alone
+    - ``left_out``: the names, as they would be stored, of what is neither file nor folder
     - ``ready``: all that is to be sent, if it is small
 
     :param names: names of files and folders, after substitution: ``~`` is the home folder; what
@@ -105,9 +116,13 @@ class Package:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._skipped: list[str] = []
+        self.left_out: list[str] = []
         self._items = list(self._find(expanded(names)))
         first = self._items[0]
         self.single = len(self._items) == 1 and stat.S_ISREG(first.status.st_mode)
+        self.paths = [item.path for item in self._items if "/" not in item.name]
+        self.content = sum(item.size for item in self._items)
+        self.total = self.content if self.single else sum(map(_in_tar, self._items)) + _END
         self.name, self.size = first.name, first.size
         self.mode, self.mtime = first.status.st_mode & 0o7777, first.status.st_mtime
         self.ready: bytes | None = None
@@ -136,7 +151,7 @@ class Package:
         locked: list[_Item] = []
         for item in self._items:
             mode = item.status.st_mode
-            if stat.S_ISDIR(mode) and (mode & stat.S_IRWXU) != stat.S_IRWXU:
+            if item.is_locked:
                 # Not every tar can fill a folder that may not be written: its mode comes last.
                 locked.append(item)
                 mode |= stat.S_IRWXU
@@ -183,14 +198,31 @@ class Package:
                 except OSError as exc:
                     if exc.errno not in _LEADS_NOWHERE or not entry.is_symlink():
                         raise
-                    self._skipped.append(entry.path)
+                    self._skip(entry.path, item.name)
                     continue
                 if entry.is_symlink() and _is_in(_identity(found), above):
                     raise OSError(f"{entry.path!r} is a link to a folder that it is in")
                 if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
                     waiting.append((_Item(entry.path, f"{item.name}/{entry.name}", found), above))
                 else:
-                    self._skipped.append(entry.path)
+                    self._skip(entry.path, item.name)
+
+    def _skip(self, path: str, inside: str) -> None:
+        self._skipped.append(path)
+        self.left_out.append(f"{inside}/{os.path.basename(path)}")
+
+
+def _in_tar(item: _Item) -> int:
+    """Bytes that it takes in an archive."""
+    # tarfile tells folders by a slash at the end. A name of more than 100 bytes is an entry of its
+    # own, with a NUL behind it (GNU's format).
+    length = len(item.name.encode("utf-8", "surrogateescape")) + stat.S_ISDIR(item.status.st_mode)
+    header = _RECORD if length <= 100 else 2 * _RECORD + _padded(length + 1)
+    return header * (2 if item.is_locked else 1) + _padded(item.size)
+
+
+def _padded(size: int) -> int:
+    return size + -size % _RECORD
 
 
 def _times(status: os.stat_result) -> tuple[int, int]:

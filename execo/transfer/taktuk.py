@@ -36,7 +36,7 @@ class TaktukPut(Put):
     """Copy local files and folders to many hosts, as :class:`~execo.transfer.Put`, through one
     ``taktuk`` command, see :class:`~execo.taktuk.TaktukRemote`. Parameters and results are those of
     :class:`~execo.transfer.Put`, substitutions too (execo 2.8.2: none), but ``scp``, which has no
-    effect.
+    effect, and ``tool``: rsync is a ValueError.
 
     Hosts that receive the same files receive them in step, and the local taktuk gets them once for
     all, when all hosts are connected or have failed. One that is more than some seconds behind goes
@@ -45,16 +45,18 @@ class TaktukPut(Put):
     """
 
     _process_class: ClassVar[type[PutProcess]] = TaktukPutProcess
+    _rsync_class = None
 
 
 class TaktukGet(Get):
     """Copy files and folders from many hosts, as :class:`~execo.transfer.Get`, through one
     ``taktuk`` command, see :class:`~execo.taktuk.TaktukRemote`. Parameters and results are those of
     :class:`~execo.transfer.Get`, substitutions too (execo 2.8.2: none), but ``scp``, which has no
-    effect.
+    effect, and ``tool``: rsync is a ValueError.
 
     While one host's files
     cannot be stored as fast as they come, all hosts of the action are held up.
     """
 
     _process_class: ClassVar[type[GetProcess]] = TaktukGetProcess
+    _rsync_class = None

@@ -16,11 +16,14 @@ from collections.abc import Iterable, Sequence
 __all__ = [
     "END_NAME",
     "HEADER",
+    "RSYNC_HEADER",
     "TRAILER",
     "get_command",
     "is_folder_name",
     "put_file_command",
     "put_tree_command",
+    "rsync_get_command",
+    "rsync_put_command",
     "temporary_name",
     "too_long",
 ]
@@ -28,6 +31,9 @@ __all__ = [
 HEADER = b"execo-get "
 """How the first line of what Get receives begins; what the login shell printed before is skipped.
 """
+
+RSYNC_HEADER = b"execo-rsync "
+"""How the line begins that says that the host is ready for rsync."""
 
 TRAILER = b"execo-get end\n"
 """The last bytes of what Get receives, where no size says that nothing is missing."""
@@ -55,7 +61,7 @@ _TIDY = (
 )
 
 # d the destination   q the temporary name   NAME for a destination that is a folder
-_PUT_FILE = (
+_PLACE_OF_FILE = (
     "d=WHERE; shift; "
     'if [ -d "$d" ]; then d=${d%/}/$1; '
     "else case $d in "
@@ -63,7 +69,9 @@ _PUT_FILE = (
     '*) [ -d "${d%/*}/" ] || mkdir -p "${d%/*}" || exit;; '
     "esac; fi; "
     'if [ -d "$d" ]; then echo "$d: it is a folder" >&2; exit 1; fi; '
-    'if [ -e "$d" ] && [ ! -f "$d" ]; then exec cat >"$d"; fi; '
+)
+_PUT_FILE = (
+    _PLACE_OF_FILE + 'if [ -e "$d" ] && [ ! -f "$d" ]; then exec cat >"$d"; fi; '
     '[ ! -L "$d" ] || { ' + _REAL + 'real "$d" || exit; d=$r; }; '
     "q=${d%/*}/TEMPORARY; "
     "tidy() { " + _DEAF + 'rm -f "$q"; }; ' + _TIDY + "umask UMASK; set -C; "
@@ -145,6 +153,41 @@ _GET = (
 )
 
 
+# With rsync, scripts find the places, as above, and then become the rsync of the host. Its options
+# are chosen by the rsync here, which is started when the host is ready, and come as the first line.
+_HAS_RSYNC = (
+    "command -v rsync >/dev/null || "
+    '{ echo "rsync is missing there: apt install rsync" >&2; exit 127; }; '
+)
+_RSYNC = 'IFS= read -r w || exit; eval "exec rsync $w . '
+_RSYNC_PUT_FILE = (
+    _HAS_RSYNC + _PLACE_OF_FILE + 'if [ -e "$d" ] && [ ! -f "$d" ]; then '
+    'echo "$d: it is no regular file, and rsync would replace it" >&2; exit 1; fi; '
+    '[ ! -L "$d" ] || { ' + _REAL + 'real "$d" || exit; d=$r; }; '
+    'printf "%s0\\n" "HEADER"; ' + _RSYNC + '\\"\\$d\\""'
+)
+_RSYNC_PUT_TREE = (
+    _HAS_RSYNC + "d=WHERE; "
+    '[ -d "$d" ] || mkdir -p "$d" || exit; d=${d%/}/; '
+    'printf "%s0\\n" "HEADER"; ' + _RSYNC + '\\"\\$d\\""'
+)
+_RSYNC_GET = (
+    _HAS_RSYNC
+    + "LC_ALL=C; export LC_ALL; IFS=; n=0; "
+    + _EACH
+    + '[ -e "$g" ] || { ls -Ld "$g" >/dev/null; exit 1; }; '
+    'case ${g##*/} in .|..|"") g=$(cd "$g" && pwd && echo .) || exit; g=${g%??};; esac; '
+    '[ -f "$g" ] || [ -d "$g" ] || '
+    '{ echo "$g: rsync takes files and folders alone" >&2; exit 1; }; '
+    '[ $n -gt 0 ] || set --; n=$((n+1)); set -- "$@" "$g"; '
+    + _DONE
+    + 'printf "%s%s\\n" "HEADER" "$n"; '
+    "for g; do s=-; "
+    '[ -d "$g" ] || s=$(wc -c <"$g") || exit; '
+    'printf "%s %s\\0" "$s" "${g##*/}"; done; ' + _RSYNC + '\\"\\$@\\""'
+)
+
+
 def put_file_command(
     location: str, name: str, *, size: int, mode: int, mtime: float
 ) -> tuple[str, ...]:
@@ -191,6 +234,26 @@ def get_command(names: Sequence[str]) -> tuple[str, ...]:
         NAMES=" ".join(text for text, _ in found),
         HEADER=HEADER.decode(),
         TRAILER=TRAILER.decode().rstrip(),
+    )
+    return ("sh", "-c", script, "sh", *(word for _, word in found))
+
+
+def rsync_put_command(location: str, name: str | None) -> tuple[str, ...]:
+    """The words that take files by rsync: one file ``name``, or, if that is None, several files or
+    folders."""
+    where, word = _home_apart(location, 1)
+    script = _RSYNC_PUT_TREE if name is None else _RSYNC_PUT_FILE
+    script = _filled(script, WHERE=where, HEADER=RSYNC_HEADER.decode())
+    return ("sh", "-c", script, "sh", word, *([] if name is None else [name]))
+
+
+def rsync_get_command(names: Sequence[str]) -> tuple[str, ...]:
+    """The words that give files by rsync. After the header and their number come, for each, its
+    size (``-`` for a folder), a blank, its name, and a NUL."""
+    different = dict.fromkeys(name.rstrip("/") or name for name in names)
+    found = [_home_apart(name, at) for at, name in enumerate(different, 1)]
+    script = _filled(
+        _RSYNC_GET, NAMES=" ".join(text for text, _ in found), HEADER=RSYNC_HEADER.decode()
     )
     return ("sh", "-c", script, "sh", *(word for _, word in found))
 

@@ -42,10 +42,12 @@ class Upload(Relay):
     def on_start(self) -> None:
         super().on_start()
         self.started = True
+        self._request.meter.start()
         self.supply.on_ready(self)
 
     def on_written(self, count: int) -> None:
         self._ahead -= count
+        self._request.meter.add(count)
         super().on_written(count)
         if self.ready:
             self.supply.on_ready(self)

@@ -1,4 +1,5 @@
-"""Files to hosts, which are one real sshd on loopback: a small one to many, a large one to one.
+"""Files to hosts, which are one real sshd on loopback: a small one to many, a large one to one, and
+one to twenty at once.
 
 *First* makes the connections; to connect to a hundred hosts takes this machine longer than a tenth
 of the peer's time, whatever connects. Beside it: execo 2.8.2's ``Put``, and ``scp``. Each body has
@@ -19,6 +20,8 @@ from ssh_server import addresses, count, hosts, server, serving, ssh_options, wa
 
 SMALL = 100_000
 LARGE = 200_000_000
+WIDE = 100_000_000
+AT_ONCE = 20
 
 
 def source(size: int, folder: str) -> str:
@@ -119,6 +122,48 @@ def bare_scp(scale: float) -> Numbers:
     return {"seconds": seconds}
 
 
+def wide() -> list[str]:
+    """Addresses, as many whatever the scale."""
+    return addresses(1)[:AT_ONCE]
+
+
+@body
+def ours_wide(scale: float) -> Numbers:
+    from execo import Put
+
+    wait_for_quiet()
+    size = round(WIDE * scale)
+    with folders() as (local, folder):
+        name = source(size, local)
+        begin = time.perf_counter()
+        put = Put(hosts(1)[:AT_ONCE], [name], folder + "/{{{host}}}").run()
+        seconds = time.perf_counter() - begin
+        assert put.ok, repr(put)
+        check(folder, size, AT_ONCE)
+    return {"seconds": seconds}
+
+
+@body
+def bare_scp_wide(scale: float) -> Numbers:
+    wait_for_quiet()
+    size = round(WIDE * scale)
+    with folders() as (local, folder):
+        name = source(size, local)
+        begin = time.perf_counter()
+        running = [
+            subprocess.Popen(
+                ["scp", "-q", *scp_options(), name, f"{server()['user']}@{one}:{folder}/{one}"],
+                stdin=subprocess.DEVNULL,
+            )
+            for one in wide()
+        ]
+        codes = [process.wait() for process in running]
+        seconds = time.perf_counter() - begin
+        assert not any(codes), codes
+        check(folder, size, AT_ONCE)
+    return {"seconds": seconds}
+
+
 def scp_options() -> list[str]:
     return ["-P" if option == "-p" else option for option in ssh_options()]
 
@@ -133,6 +178,9 @@ def figures(bench: Bench) -> None:
         bench.show(f"{what}, first", mine["first"], old["seconds"])
         mine, scp = bench.measure("ours_large", "bare_scp")
         what = f"{LARGE * bench.scale / 1e6:g} MB to one host / scp"
+        bench.at_most(what, mine["seconds"], scp["seconds"], 1.0)
+        mine, scp = bench.measure("ours_wide", "bare_scp_wide")
+        what = f"{WIDE * bench.scale / 1e6:g} MB to {AT_ONCE} hosts at once / {AT_ONCE} scp"
         bench.at_most(what, mine["seconds"], scp["seconds"], 1.0)
 
 
