@@ -1,10 +1,11 @@
 """The openssh transport: each command runs through a local ``ssh``, with all that it can do.
 
-Its options are OpenSSH's (ssh(1), ssh_config(5)). Beside the commands of a target runs one more
-ssh, the *guard*, which signals what they have started, ends it if this script is lost, and leaves
-when its target has run nothing for a while. Where there is none (not asked for, no Linux, it does
-not answer) a signal that is meant to end a command ends its connection: a command with a terminal
-gets a HUP then, another may go on.
+Its options are OpenSSH's (ssh(1), ssh_config(5)). The commands of a target share connections, which
+*masters* of ours keep (:mod:`~execo.transports.openssh_masters`); where these cannot work, each has
+its own. Beside the commands of a target runs one more ssh, the *guard*, which signals what they
+have started, ends it if this script is lost, and leaves when its target has run nothing for a
+while. Where there is none (not asked for, no Linux, it does not answer) a signal that is meant to
+end a command ends its connection: a command with a terminal gets a HUP then, another may go on.
 """
 
 from __future__ import annotations
@@ -23,15 +24,27 @@ from execo._core.latch import Latch
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
+from execo.log import logger
 
 from . import get as get_transport
-from .base import Channel, Exec, Request, Sink, Target, not_supported
+from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
 from .openssh_channel import OpenSshChannel
 from .openssh_folder import LogFolder
 from .openssh_guard import OpenSshGuard
+from .openssh_master import Client, OpenSshMaster
+from .openssh_masters import Masters
 from .openssh_window import Entrant, Window
-from .openssh_words import Abilities, abilities, ssh_words, tells_of_commands
+from .openssh_words import (
+    Abilities,
+    abilities,
+    client_words,
+    master_words,
+    ssh_words,
+    tells_of_commands,
+    unshared,
+)
 from .remote_shell import Mark, command_text, guard_text
+from .ssh_messages import place
 
 __all__ = ["OpenSshTransport"]
 
@@ -58,6 +71,8 @@ class OpenSshTransport:
         self._live_guards: set[OpenSshGuard] = set()
         self._waits: list[tuple[Callable[[], bool], Latch]] = []  # of the I/O thread
         self.window = Window(self.loop, partial(runtime.workers.submit, self._start))
+        self.masters = Masters(self, self._folder)
+        self._alone: dict[ConnectionOptions, bool] = {}
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         channels: list[OpenSshChannel] = []
@@ -73,14 +88,58 @@ class OpenSshTransport:
                 self._live.add(channel)
             self._join_guard(channel)
             channel.open()
-        self._start(self.window.enter(channels))
+        # What is left alone at the end of the script cannot share a connection that ends.
+        alone = [one for one in channels if one.request.detach or not self.shares(one.target)]
+        if len(alone) < len(channels):
+            ours = set(alone)
+            seated, entrants = self.masters.join([one for one in channels if one not in ours])
+            self._start([*seated, *self.window.enter([*entrants, *alone])])
+        else:
+            self._start(self.window.enter(alone))
         return [cast(Channel, channel) for channel in channels]
+
+    def shares(self, target: Target) -> bool:
+        """Whether commands on ``target`` run over masters of ours. Blocks the first time, until
+        its ssh has said what it can do."""
+        options = target.options
+        alone = self._alone.get(options)
+        if alone is None:
+            why = unshared(options)
+            if why is None and not self._able(target).tells:
+                why = "its ssh does not tell of commands (OpenSSH 8.5 does)"
+            alone = self._alone[options] = why is not None
+            if alone:
+                logger.debug("no shared connections to %s: %s", place(target), why)
+        return not alone
+
+    def start_soon(self, seated: Sequence[Client], entrants: Sequence[Entrant]) -> None:
+        """Start those that have a place on a master, and the others when there is a slot. On the
+        I/O thread."""
+        admitted = [*seated, *self.window.enter(entrants)]
+        if admitted:
+            self.runtime.workers.submit(self._start, admitted)
+
+    def again(self, channel: OpenSshChannel) -> None:
+        """Start ``channel`` with a connection of its own. On the I/O thread."""
+        logger.debug(
+            "%r was not taken over the shared connection to %s: it gets one of its own",
+            channel.request.command,
+            place(channel.target),
+        )
+        self.start_soon((), [channel])
+
+    def give_up(self, client: Client) -> bool:
+        """Take ``client`` out of where it waits for its start; False if it does not wait."""
+        return self.masters.give_up(client) or self.window.give_up(client)
 
     def _start(self, admitted: Sequence[Entrant]) -> None:
         """Start those whose turn it is. Any thread but the I/O thread."""
         starts: list[tuple[Request, Sink]] = []
         for one in admitted:
-            if isinstance(one, OpenSshGuard):
+            if isinstance(one, OpenSshMaster):
+                argv = master_words(one.target, self._able(one.target), one.socket)
+                starts.append((Exec(argv, kill_timeout=_LAST_WAIT), one))
+            elif isinstance(one, OpenSshGuard):
                 starts.append((self._guard_request(one), one))
             elif isinstance(one, OpenSshChannel):
                 request = self._prepare(one)
@@ -112,8 +171,15 @@ class OpenSshTransport:
             channel.refuse(error)
             return None
         channel.admit(log_file, follows=able.tells)
-        argv = ssh_words(target, request.pty, log_file, able, text)
+        argv = self._words(channel, request.pty, log_file, able, text)
         return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=request.detach)
+
+    def _words(
+        self, client: Client, pty: bool, log_file: str, able: Abilities, text: str
+    ) -> tuple[str, ...]:
+        if client.master is None:
+            return ssh_words(client.target, pty, log_file, able, text)
+        return client_words(client.target, pty, log_file, able, text, client.master.socket)
 
     def _able(self, target: Target) -> Abilities:
         """What this ssh can do for ``target``; asks it, the first time."""
@@ -147,17 +213,18 @@ class OpenSshTransport:
 
     def _assign(self, channel: OpenSshChannel, guard: OpenSshGuard) -> None:
         guard.users.add(channel)
-        channel.guard = guard
+        channel.signals.guard = guard
 
     def enter(self, guard: OpenSshGuard) -> None:
-        """Start ``guard`` when there is a slot. On the I/O thread."""
-        admitted = self.window.enter([guard])
-        if admitted:
-            self.runtime.workers.submit(self._start, admitted)
+        """Start ``guard`` when there is a place or a slot. On the I/O thread."""
+        if guard.alone or not self.shares(guard.target):
+            self.start_soon((), [guard])
+        else:
+            self.start_soon(*self.masters.join([guard]))
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = ssh_words(guard.target, False, os.devnull, able, guard_text(self.nonce))
+        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce))
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:
@@ -183,6 +250,12 @@ class OpenSshTransport:
                 del self._guards[guard.target]
         self._look_waits()
 
+    def late(self, target: Target, number: int) -> None:
+        """A master sends a command whose ssh was ended: it is killed there. On the I/O thread."""
+        guard = self._guards.get(target)
+        if guard is not None:
+            guard.kill(signal.SIGKILL, number)
+
     # -- the end --------------------------------------------------------------------------------
 
     def ended(self, channel: OpenSshChannel) -> None:
@@ -192,11 +265,13 @@ class OpenSshTransport:
         self._look_waits()
 
     def close_idle(self) -> None:
-        """Send away the guards of targets that run nothing. Blocks until they have gone."""
+        """Send away guards and masters of targets that run nothing. Blocks until they have
+        gone."""
         self.dismiss_guards(idle=True)
+        self._end_masters(idle=True)
         with self._lock:
             # Who comes after this look makes a new one.
-            if not self._live:
+            if not self._live and not self.masters.live():
                 self._folder.close()
 
     def dismiss_guards(self, *, idle: bool) -> None:
@@ -226,11 +301,33 @@ class OpenSshTransport:
         finally:
             self._end_all(OpenSshChannel.hang_up, signal.SIGKILL, _LAST_WAIT)
             self.dismiss_guards(idle=False)
+            self._end_masters(idle=False)
             self._folder.close()
+
+    def _end_masters(self, *, idle: bool) -> None:
+        def end() -> Latch:
+            ending = self.masters.close(idle=idle)
+            return self._wait_until(lambda: not ending & self.masters.live())
+
+        gone = self.loop.run_sync(end)
+        if gone is not None and not gone.wait(_LAST_WAIT):
+            self.loop.run_sync(self.masters.kill)
+            gone.wait(_LAST_WAIT)
+
+    def master_ended(self) -> None:
+        """The ssh of a master has ended. On the I/O thread."""
+        self._look_waits()
+
+    def statistics(self) -> dict[str, int]:
+        """How many there are now, and were. Any thread."""
+        with self._lock:
+            guards = len(self._live_guards)
+        waiting = len(self.window.queued())
+        return {"guards": guards, "waiting for a slot": waiting, **self.masters.statistics()}
 
     def _give_up_queued(self) -> None:
         # Before anything ends: its slot would start the next.
-        for one in self.window.queued():
+        for one in [*self.window.queued(), *self.masters.queued()]:
             if isinstance(one, OpenSshGuard):
                 one.dismiss()
             elif isinstance(one, OpenSshChannel):

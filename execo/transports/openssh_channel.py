@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
-import termios
 import time
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from execo.errors import CancelledError, ProcessError, Reason, SpawnError
-from execo.log import logger
+from execo.errors import CancelledError, ProcessError, SpawnError
 
-from .base import ENDING_SIGNALS, Channel, Exec, Sink, Target
+from .base import Channel, Exec, Sink, Target
 from .openssh_guard import OpenSshGuard
-from .ssh_messages import SSH_FAILED, SshLog, failure, place, read_log
+from .openssh_input import Input
+from .openssh_master import GRACE, OpenSshMaster
+from .openssh_signals import Signals
+from .ssh_messages import SSH_FAILED, MasterEvent, SshLog, failure, place, read_log
 
 if TYPE_CHECKING:
     from .openssh import OpenSshTransport
 
 __all__ = ["OpenSshChannel"]
 
-FROZEN_AFTER = 5.0
-"""Seconds from the order to kill to the end of the ssh: after that the host does not answer."""
-
-GRACE = 120.0
-"""Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
-
 _SETTLED = 1.0
 _ENDS_WITHIN = 10.0
-_AGAIN = (0.3, 1.0)
-_YOUNG = 2.0
-_LOOK = 0.2
-_TERMINAL_LOOK = 0.02
-_SURVIVOR_LOOK = 1.0
+_GUARD_AFTER = 0.1
 _DRAIN = 1.0
 _TAIL = 1024
+_MASTER_LOOK = 0.02
+_MASTER_LOOKS = 50
+_PATIENCE = 60.0
+_TAIL_OF_A_LOST_MASTER = "read from master failed"
 
 
 class OpenSshChannel:
@@ -44,9 +39,14 @@ class OpenSshChannel:
     ``pid`` stays None, since that of the local ssh is not the command's. ``on_start`` says that
     ssh runs: when the command itself does is not seen. Its exit is seen when nothing on the host
     holds its output open any more, as with every ssh.
+
+    With a ``master`` its ssh is a client of it. One that ends without having been sent has
+    certainly not run: it is started once more, with a connection of its own. Until it is known
+    that it was sent, its input is kept, and what its ssh tells of an end is held.
     """
 
     pid: int | None = None
+    reserved = False
 
     def __init__(
         self, transport: OpenSshTransport, request: Exec, target: Target, sink: Sink, number: int
@@ -54,35 +54,44 @@ class OpenSshChannel:
         self.request = request
         self.target = target
         self.number = number
-        self.guard: OpenSshGuard | None = None
+        self.transport = transport
+        self.master: OpenSshMaster | None = None
         self.log_file = ""
-        self.follows = False  # ssh writes of the command's start and exit, see ssh_messages.FOLLOW
+        self.follows = False  # it is told of the command's start and exit, see ssh_messages.FOLLOW
         self.unfinished = True  # its ssh has neither ended nor failed
         self.started = False
         self.given_up = False
+        self.seen = False  # has printed something
+        self.signals = Signals(self)
         self._opened = time.monotonic()
         self._queued = 0.0  # seconds until its ssh could be started
         self._log_seen = 0  # how long its log was at the last look
-        self._transport = transport
         self._loop = transport.loop
         self._sink = sink
+        self._input = Input(self._loop, request.pty)
         self._local: Channel | None = None
         self._refused = False
         self._forgotten = False
-        self._ending: int | None = None  # the last signal that was meant to end it
-        self._signalled: int | None = None  # the last one of which it may have died
-        self._hung_up: int | None = None  # the same, where the local ssh got it
+        self._paused = False
+        self._hung_up: int | None = None  # the signal in whose place its connection was ended
         self._lost: ProcessError | None = None
         self._guard_lost: ProcessError | None = None
         self._told = False
         self._eofs: set[int] = set()
-        self._seen = False  # has printed something
         self._tail = b""  # of stderr
-        self._watches_survivors = False
-        self._early: list[bytes | None] = []  # input for a terminal that is not ready
-        self._ready = not request.pty
+        # What its master says of it, when it was started, and what waits for the master's word.
+        self._heard = SshLog()
+        self._heard_at = 0.0
+        self._client_since = 0.0
+        self._held: list[tuple[int, OSError | None]] = []
+        self._held_error: OSError | None = None
+        self._looks = 0
 
     # -- what is known of it --------------------------------------------------------------------
+
+    @property
+    def guard(self) -> OpenSshGuard | None:
+        return self.signals.guard
 
     @property
     def start_date(self) -> float | None:
@@ -108,7 +117,17 @@ class OpenSshChannel:
     @property
     def ending(self) -> bool:
         """It was told to end."""
-        return self._ending is not None or self._hung_up is not None
+        return self.signals.ending is not None or self.hung_up
+
+    @property
+    def hung_up(self) -> bool:
+        """Its connection was ended, to end it."""
+        return self._hung_up is not None
+
+    @property
+    def opened(self) -> bool:
+        """Its master was about to send it."""
+        return self._heard.accepted
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -118,7 +137,8 @@ class OpenSshChannel:
 
     def admit(self, log_file: str, *, follows: bool) -> None:
         """It is going to be started."""
-        self._queued = time.monotonic() - self._opened
+        if not self.started:
+            self._queued = time.monotonic() - self._opened
         self.log_file = log_file
         self.follows = follows
 
@@ -130,18 +150,18 @@ class OpenSshChannel:
     # -- asked by the process: the I/O thread ---------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if self._local is not None and self._terminal_takes(data):
-            self._local.write(data)
+        self._input.put(data)
 
     def close_stdin(self) -> None:
-        if self._local is not None and self._terminal_takes(None):
-            self._local.close_stdin()
+        self._input.put(None)
 
     def pause(self) -> None:
+        self._paused = True
         if self._local is not None:
             self._local.pause()
 
     def resume(self) -> None:
+        self._paused = False
         if self._local is not None:
             self._local.resume()
 
@@ -155,7 +175,7 @@ class OpenSshChannel:
             self.send_signal(signal.SIGKILL)
         elif self._local is not None:
             self._local.abort()
-        elif self._transport.window.give_up(self):
+        elif self.transport.give_up(self):
             self.on_error(CancelledError("given up while it waited for its start"))
         else:
             self.given_up = True
@@ -164,18 +184,22 @@ class OpenSshChannel:
         if not self.started:
             return False
         if self.unfinished:
-            self._deliver(number)
+            self.signals.send(number)
             return True
-        if not self._forgotten and self.guard is not None:
-            self.guard.kill(number, self.number, group=self.request.group)
+        if not self._forgotten:
+            self.signals.send_left(number)
         return False
 
     def hang_up(self, number: int) -> None:
         """Have the local ssh end: the connection drops."""
-        if self._local is not None and self.unfinished:
-            self._hung_up = number
+        if not self.unfinished:
+            return
+        self._hung_up = number
+        if self._local is not None:
             hard = number == signal.SIGKILL
             self._local.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
+        elif self.transport.give_up(self):
+            self._release(SSH_FAILED)  # between two starts
 
     # -- its connection -------------------------------------------------------------------------
 
@@ -194,77 +218,19 @@ class OpenSshChannel:
             if size == self._log_seen:
                 return False
             self._log_seen = size
-            done = self._read_log().accepted
-        if done and self.guard is not None:
-            self.guard.come()
+            done = self.read_log().accepted
+        if done:
+            self._connected()
         return done
 
     def _connected(self) -> None:
-        self._transport.window.leave(self)
+        # A command that is over at once needs no guard.
         if self.guard is not None:
+            self._loop.call_later(_GUARD_AFTER, self._want_guard)
+
+    def _want_guard(self) -> None:
+        if self.unfinished and self.guard is not None:
             self.guard.come()
-
-    # -- signals --------------------------------------------------------------------------------
-
-    def _deliver(self, number: int) -> None:
-        if not self.unfinished:
-            return
-        ending = number in ENDING_SIGNALS
-        log = self._read_log()
-        if self.follows and not log.accepted:
-            if not ending:
-                self._loop.call_later(_LOOK, self._deliver, number)
-                return
-            # There is nothing to signal. The host may be at the point of starting it: a little
-            # later the guard looks for it.
-            self.hang_up(number)
-            self._watch_survivors(_LOOK, known=True)
-            return
-        if ending:
-            self._ending = number
-        if number not in (signal.SIGSTOP, signal.SIGCONT):
-            self._signalled = number
-        self._order(number)
-        if ending and not self._seen and self._age() < _YOUNG:
-            # The host may be about to start it, with nothing there yet to signal.
-            for delay in _AGAIN:
-                self._loop.call_later(delay, self._order_again, number)
-        if number == signal.SIGTERM and self.request.kill_timeout is not None:
-            self._watch_survivors(self.request.kill_timeout, known=False)
-
-    def _order(self, number: int) -> None:
-        without = partial(self._without_guard, number)
-        self._transport.rejoin_guard(self)
-        if self.guard is None:
-            without()
-            return
-        self.guard.kill(number, self.number, without, group=self.request.group)
-        if number == signal.SIGKILL:
-            self._loop.call_later(FROZEN_AFTER, self._look_frozen)
-
-    def _order_again(self, number: int) -> None:
-        if self.unfinished and not self._seen and self._ending == number:
-            self._order(number)
-
-    def _without_guard(self, number: int) -> None:
-        if not self.unfinished:
-            return
-        if number in ENDING_SIGNALS:
-            if not self.request.pty and self._hung_up is None:
-                logger.warning(
-                    "no guard on %s: its connection is ended, but what %r has started there may go "
-                    "on; a pty would end it",
-                    place(self.target),
-                    self.request.command,
-                )
-            self.hang_up(number)
-        else:
-            logger.warning(
-                "cannot send signal %d to %r on %s: no guard there to do it",
-                number,
-                self.request.command,
-                place(self.target),
-            )
 
     def guard_lost(self, error: ProcessError) -> None:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""
@@ -276,77 +242,71 @@ class OpenSshChannel:
         # Its guard itself was killed on the host, and ends nothing: later failures are its own.
         self._guard_lost = None
 
-    def _look_frozen(self) -> None:
-        if not self.unfinished:
-            return
-        if self.guard is not None and self.guard.coming:
-            self._loop.call_later(FROZEN_AFTER, self._look_frozen)  # it has not been told yet
-            return
-        if not self._read_log().exited:
-            self._lost = ProcessError(
-                f"{place(self.target)} does not answer: killed here, what ran there may go on",
-                reason=Reason.CONNECT,
-                host=self.target.address,
-            )
-        # Else something that bears no mark holds its output open.
-        self.hang_up(signal.SIGKILL)
+    def lose(self, error: ProcessError) -> None:
+        """Its host is lost: that is what its end will say."""
+        self._lost = error
+        if self.master is not None:
+            self.transport.masters.suspect(self.master, 0.0)
 
-    def _watch_survivors(self, delay: float, *, known: bool) -> None:
-        """Kill what is left of it ``delay`` seconds from now, or when it has exited after that.
+    # -- its master -----------------------------------------------------------------------------
 
-        :param known: look once only: the command is over then
-        """
-        if self.request.group and self.guard is not None and not self._watches_survivors:
-            self._watches_survivors = True
-            self._loop.call_later(delay, self._end_survivors, known)
-
-    def _end_survivors(self, known: bool) -> None:
-        if known or not self.unfinished or self._read_log().exited:
-            self.kill_survivors()
+    def heard(self, event: MasterEvent) -> None:
+        self._heard_at = time.time()
+        if event is MasterEvent.COMMAND:
+            self._heard = replace(self._heard, accepted=True)
+            self._input.settle()
+            self._tell_held()
+        elif event is MasterEvent.ACCEPTED:
+            self._connected()
         else:
-            self._loop.call_later(_SURVIVOR_LOOK, self._end_survivors, False)
+            died = event is MasterEvent.DIED
+            self._heard = replace(self._heard, exited=True, by_signal=died)
 
-    def kill_survivors(self) -> None:
-        """Kill what is left of it, if it was told to end."""
-        if self._watches_survivors and self.guard is not None:
-            self._watches_survivors = False
-            self.guard.kill(signal.SIGKILL, self.number)
-        self._release_guard()
+    def _look_opened(self, since: float) -> None:
+        master = self.master
+        waits = self.unfinished and self._holds() and since == self._client_since
+        if waits and master is not None:
+            self.transport.masters.suspect(master, since)
+            self._loop.call_later(self._patience(), self._look_opened, since)
 
-    def _release_guard(self) -> None:
-        if not self.unfinished and not self._watches_survivors and self.guard is not None:
-            self._transport.release_guard(self.guard, self)
+    def _patience(self) -> float:
+        timeout = self.target.options.connect_timeout
+        return _PATIENCE if timeout is None else max(1.0, timeout)
 
-    # -- a terminal -----------------------------------------------------------------------------
+    def _tell_held(self) -> None:
+        held, self._held = self._held, []
+        for stream, error in held:
+            self.on_eof(stream, error)
+        wrong, self._held_error = self._held_error, None
+        if wrong is not None:
+            self._sink.on_write_error(wrong)
 
-    def _terminal_takes(self, data: bytes | None) -> bool:
-        """False if the input has to wait until ssh has its terminal in raw mode: before that an
-        end of file would be lost, and a long line cut."""
-        if not self._ready:
-            if not self._early:
-                self._loop.call_later(0, self._look_terminal)
-            self._early.append(data)
-        return self._ready
+    def _holds(self) -> bool:
+        """True while it may have to be started once more."""
+        return self.master is not None and not self.opened and not self.hung_up
 
-    def _look_terminal(self) -> None:
-        fd = self.descriptors[0]
-        raw = fd is None or not self.unfinished
-        if fd is not None:
-            try:
-                raw = not termios.tcgetattr(fd)[3] & termios.ICANON
-            except (OSError, termios.error):
-                raw = True  # gone: the local channel says so
-        if not raw:
-            # Nothing tells of it, so one has to look.
-            self._loop.call_later(_TERMINAL_LOOK, self._look_terminal)
+    def _judge(self, status: int) -> None:
+        """Its ssh has failed. Its master tells why: whether it was sent, and has exited."""
+        master = self.master
+        assert master is not None
+        self._looks += 1
+        sent = self.opened or _TAIL_OF_A_LOST_MASTER in self._log_text()
+        if sent and not (self._heard.exited or master.over) and self._looks < _MASTER_LOOKS:
+            self._loop.call_later(_MASTER_LOOK, self._judge, status)
             return
-        self._ready = True
-        early, self._early = self._early, []
-        for data in early:
-            if data is None:
-                self.close_stdin()
-            else:
-                self.write(data)
+        if self.opened or self.hung_up or (sent and not master.over):
+            self._release(status)
+            return
+        # The master writes of a command before it sends it, so this one was not sent, and will not
+        # be: it was refused, or the master is no more.
+        self.transport.masters.leave(self)
+        self.master = None
+        self._local = None
+        self._held.clear()
+        self._held_error = None
+        self._input.disconnect()
+        self._unlink_log()
+        self.transport.again(self)
 
     # -- the sink of the local ssh --------------------------------------------------------------
 
@@ -354,14 +314,27 @@ class OpenSshChannel:
         self._local = channel
 
     def on_start(self) -> None:
-        self.started = True
-        self._sink.on_start()
-        if self._transport.closed and not self.request.detach:
+        assert self._local is not None
+        if self.master is not None:
+            self._input.keep()
+            self._client_since = time.monotonic()
+            self._loop.call_later(self._patience(), self._look_opened, self._client_since)
+        self._input.connect(self._local)
+        again, self.started = self.started, True
+        if not again:
+            self._sink.on_start()
+        elif self._paused:
+            self._local.pause()
+        if self._transport_closed() or self.hung_up:
             self.send_signal(signal.SIGKILL)
 
+    def _transport_closed(self) -> bool:
+        return self.transport.closed and not self.request.detach
+
     def on_data(self, stream: int, data: bytes) -> None:
-        if not self._seen:
-            self._seen = True
+        if not self.seen:
+            self.seen = True
+            self.transport.window.leave(self)
             self._connected()
         if stream == 2:
             self._tail = (self._tail + data)[-_TAIL:]
@@ -371,6 +344,9 @@ class OpenSshChannel:
             self._sink.on_data(stream, data)
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
+        if self._holds():
+            self._held.append((stream, error))
+            return
         self._eofs.add(stream)
         if not self._told:
             self._sink.on_eof(stream, error)
@@ -378,10 +354,13 @@ class OpenSshChannel:
 
     def on_written(self, count: int) -> None:
         if not self._told:
-            self._sink.on_written(count)
+            self._input.written(count, self._sink.on_written)
 
     def on_write_error(self, error: OSError) -> None:
-        self._sink.on_write_error(error)
+        if self._holds():
+            self._held_error = error
+        else:
+            self._sink.on_write_error(error)
 
     def on_error(self, error: ProcessError) -> None:
         if isinstance(error.__cause__, FileNotFoundError) and not self.started:
@@ -399,11 +378,22 @@ class OpenSshChannel:
         self._sink.on_error(error)
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
-        log = self._read_log()
+        if self.master is not None and status == SSH_FAILED and not self.hung_up:
+            # What its master has written before is in the pipe still.
+            self._loop.call_later(0, self._judge, status)
+        else:
+            self._release(status, error)
+
+    def _release(self, status: int | None, error: ProcessError | None = None) -> None:
+        """It is over: tell the sink."""
+        log = self.read_log()
+        if self.master is not None and not log.exited and self.opened:
+            log = replace(log, messages=self.master.messages)
         self._ended()
-        if self._guard_lost is not None and self._lost is None and self._ending is None and status:
+        self._tell_held()
+        if status and self._lost is None and self.signals.ending is None:
             self._lost = self._guard_lost
-        if self._lost is None and self._hung_up is None:
+        if self._lost is None and not self.hung_up:
             tail = self._tail.decode("utf-8", "replace").splitlines()
             self._lost = failure(self.target, status, log, tail, follows=self.follows)
         if self._lost is not None:
@@ -411,25 +401,24 @@ class OpenSshChannel:
             if not self._told:
                 self._loop.call_later(_DRAIN, self._stop_draining)
             return
+        signalled = self.signals.signalled
         if self._hung_up is not None:
             status, error = self._hung_up, None
-        elif status == SSH_FAILED and log.by_signal and self._signalled is not None:
-            status = self._signalled  # ssh does not say of which, but it was told to
+        elif status == SSH_FAILED and log.by_signal and signalled is not None:
+            status = signalled  # ssh does not say of which, but it was told to
+        for stream in {1, 2} - self._eofs if self._local is None else ():
+            self.on_eof(stream, None)
         self._sink.on_exit(status, error)
 
     def _ended(self) -> None:
         self.unfinished = False
-        if self._early:
-            self._early.clear()
+        if self._input.drop():
             self._sink.on_write_error(BrokenPipeError("it ended before its terminal was ready"))
-        if self.log_file:
-            try:
-                os.unlink(self.log_file)
-            except FileNotFoundError:
-                pass  # it has written nothing
-        self._transport.window.leave(self)
-        self._transport.ended(self)
-        self._release_guard()
+        self._unlink_log()
+        self.transport.window.leave(self)
+        self.transport.masters.leave(self)
+        self.transport.ended(self)
+        self.signals.release_guard()
 
     def _tell_lost(self) -> None:
         # All that it printed comes first.
@@ -445,15 +434,31 @@ class OpenSshChannel:
 
     # -- the log of ssh -------------------------------------------------------------------------
 
-    def _read_log(self) -> SshLog:
+    def read_log(self) -> SshLog:
+        """What ssh has written of it, and with a master, what that has."""
+        log = read_log(self._log_text())
+        if self.master is None:
+            return log
+        return replace(self._heard, messages=log.messages)
+
+    def _log_text(self) -> str:
         try:
             with open(self.log_file, "rb") as file:
-                return read_log(file.read().decode("utf-8", "replace"))
+                return file.read().decode("utf-8", "replace")
         except OSError:
-            return SshLog()
+            return ""
 
-    def _age(self) -> float:
+    def _unlink_log(self) -> None:
+        if self.log_file:
+            try:
+                os.unlink(self.log_file)
+            except FileNotFoundError:
+                pass  # it has written nothing
+
+    def age(self) -> float:
         """Seconds since ssh has last written of itself: since it has started the command."""
+        if self.master is not None and self._heard_at:
+            return time.time() - self._heard_at
         try:
             return time.time() - os.stat(self.log_file).st_mtime
         except OSError:

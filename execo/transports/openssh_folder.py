@@ -1,4 +1,4 @@
-"""The folder where each ssh writes of itself (``ssh -E``)."""
+"""The folder where each ssh writes of itself (``ssh -E``), and where masters listen."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ __all__ = ["LogFolder"]
 
 _PREFIX = "execo-ssh-"
 _TRIES = 5
+_LONGEST_SOCKET = 90
+"""Bytes. A system takes 104 or 108; ssh adds 17 of its own while it makes a socket."""
+_ADDED_BY_SSH = 17
+_ADDED_BY_US = len("/") + len(_PREFIX) + 8 + len("/m") + 10
 
 
 class LogFolder:
@@ -31,7 +35,7 @@ class LogFolder:
         self._path: str | None = None
         self._fd = -1
 
-    def file(self, number: int) -> str:
+    def file(self, number: int, prefix: str = "") -> str:
         """The path of a file in there; the file is not made.
 
         :raises OSError: if there can be no folder
@@ -44,7 +48,17 @@ class LogFolder:
                 self._release()
                 self._path, self._fd = _make()
                 owned.add(self)
-            return os.path.join(self._path, str(number))
+            return os.path.join(self._path, f"{prefix}{number}")
+
+    def socket(self, number: int) -> str:
+        """The path of a socket in there.
+
+        :raises OSError: if there can be no folder, or its path is too long for a socket
+        """
+        path = self.file(number, "m")
+        if len(os.fsencode(path)) + _ADDED_BY_SSH >= _LONGEST_SOCKET:
+            raise OSError(f"the path of a socket would be too long: {path}")
+        return path
 
     def close(self) -> None:
         """Remove it."""
@@ -66,10 +80,32 @@ class LogFolder:
             os.close(fd)
 
 
+def _places() -> list[str]:
+    """Where the folder may be, the best first: one's own and short. A path that is too long for a
+    socket is better than none, and the last resort."""
+    places = []
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    with contextlib.suppress(OSError):
+        found = os.stat(runtime)
+        if os.path.isabs(runtime) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            places.append(runtime)
+    places += [tempfile.gettempdir(), "/tmp"]
+    longest = _LONGEST_SOCKET - _ADDED_BY_SSH - _ADDED_BY_US
+    places.sort(key=lambda place: len(os.fsencode(place)) >= longest)  # stable
+    return list(dict.fromkeys(places))
+
+
 def _make() -> tuple[str, int]:
     """A new folder and the descriptor that holds its lock."""
+    for place in _places():
+        if os.access(place, os.W_OK | os.X_OK):
+            return _make_in(place)
+    raise FileNotFoundError(f"cannot write in any of {', '.join(_places())}")
+
+
+def _make_in(place: str) -> tuple[str, int]:
     for _ in range(_TRIES):
-        path = tempfile.mkdtemp(prefix=_PREFIX)
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
         fd = _locked(path)
         if fd is not None:
             return path, fd
@@ -95,7 +131,7 @@ def _locked(path: str) -> int | None:
 
 def _remove_left() -> None:
     """Remove the folders of this user's scripts that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+    for path in [one for place in _places() for one in Path(place).glob(_PREFIX + "*")]:
         with contextlib.suppress(OSError):
             found = path.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

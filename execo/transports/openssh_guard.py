@@ -15,11 +15,12 @@ from execo.log import logger
 
 from .base import Channel, Target
 from .remote_shell import ORDER_BYE, ORDER_END_FIRST, kill_order, parse_hello
-from .ssh_messages import place
+from .ssh_messages import MasterEvent, place
 
 if TYPE_CHECKING:
     from .openssh import OpenSshTransport
     from .openssh_channel import OpenSshChannel
+    from .openssh_master import OpenSshMaster
 
 __all__ = ["OpenSshGuard"]
 
@@ -38,13 +39,19 @@ class _State(enum.Enum):
 class OpenSshGuard:
     """The guard of one target, shared by its commands; the sink of its own ssh.
 
+    It runs over a master like a command; where that does not take it, over a connection of its own.
     ``users`` are the commands that need it. It belongs to the transport's lock; all else to the
     I/O thread.
     """
 
+    number = 0
+    reserved = True
+
     def __init__(self, transport: OpenSshTransport, target: Target) -> None:
         self.target = target
         self.users: set[OpenSshChannel] = set()
+        self.master: OpenSshMaster | None = None
+        self.alone = False  # it was not taken over a master
         self._transport = transport
         self._loop = transport.loop
         self._state = _State.COMING
@@ -76,6 +83,16 @@ class OpenSshGuard:
     def busy(self) -> bool:
         """True while a command of its target runs."""
         return any(user.unfinished for user in list(self.users))
+
+    @property
+    def opened(self) -> bool:
+        return not self.coming
+
+    def heard(self, event: MasterEvent) -> None:
+        pass  # it has no mark, and says itself that it is there
+
+    def refuse(self, error: ProcessError) -> None:
+        self._loop.call_soon(self._end)
 
     # -- what the commands ask of it ------------------------------------------------------------
 
@@ -130,9 +147,9 @@ class OpenSshGuard:
         self._dismissed = True
         for user in list(self.users):
             if not user.unfinished:
-                user.kill_survivors()  # nobody will look later
+                user.signals.kill_survivors()  # nobody will look later
         if self._channel is None:
-            if not self._entered or self._transport.window.give_up(self):
+            if not self._entered or self._transport.give_up(self):
                 self._end()
         elif not self._started:
             self._channel.abort()
@@ -227,6 +244,15 @@ class OpenSshGuard:
 
     def _end(self) -> None:
         if self._over:
+            return
+        was_over_master = self.master is not None
+        self._transport.masters.leave(self)
+        self.master = None
+        if was_over_master and self._state is _State.COMING and not self._dismissed:
+            # Two of them do no harm, so it matters not why.
+            self.alone = True
+            self._channel = None
+            self._transport.enter(self)
             return
         self._over = True
         self._transport.window.leave(self)

@@ -9,12 +9,21 @@ import math
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .base import ConnectionOptions, Target
-from .ssh_messages import FOLLOW
+from .ssh_messages import FOLLOW, FOLLOW_MASTER
 
-__all__ = ["Abilities", "abilities", "connection_options", "ssh_words", "tells_of_commands"]
+__all__ = [
+    "Abilities",
+    "abilities",
+    "client_words",
+    "connection_options",
+    "master_words",
+    "ssh_words",
+    "tells_of_commands",
+    "unshared",
+]
 
 ALIVE_INTERVAL, ALIVE_COUNT = 30, 4
 """A host that answers nothing for two minutes is lost: long enough for a machine that swaps."""
@@ -25,6 +34,8 @@ _PROBE_TIMEOUT = 10.0
 _WITH_VALUE = frozenset("BbcDEeFIiJLlmOopQRSWw")
 
 _FORWARDINGS = frozenset({"D", "L", "R", "localforward", "remoteforward", "dynamicforward"})
+# Those that make something else of an ssh, or send what it writes of itself elsewhere.
+_NOT_SHARED = frozenset({"E", "N", "W", "f", "n", "s", "w", "X", "Y", "y", "sessiontype", "tunnel"})
 
 # What the files of configuration may say for the user's own sessions, and would take a command's
 # place, its input or its output. Second: what OpenSSH knows from 8.7 on.
@@ -108,6 +119,65 @@ def ssh_words(
     """The words of the ssh command that runs ``text`` on ``target``."""
     words = [*target.options.ssh, "-tt" if pty else "-T", *connection_options(target, able)]
     return (*words, "-E", log_file, "--", target.address, text)
+
+
+def unshared(options: ConnectionOptions) -> str | None:
+    """Why these commands cannot share connections of ours; None if they can."""
+    if os.path.basename(options.ssh[0]) != "ssh":
+        return f"{options.ssh[0]!r} is not known to be an ssh"
+    if not tells_of_commands(options):
+        return "ssh_options share connections, or say what ssh logs"
+    for name, _ in _said(options):
+        if name in _FORWARDINGS or name in _NOT_SHARED:
+            return f"ssh_options have {name!r}"
+    return None
+
+
+def master_words(target: Target, able: Abilities, socket: str) -> tuple[str, ...]:
+    """The words of an ssh that does nothing but share its connection to ``target``."""
+    # ssh takes the first value of an option that it sees, so these win.
+    ours = ["-M", "-N", "-T", "-S", socket, "-o", "ControlPersist=no"]
+    follow = ["-o", f"LogVerbose={FOLLOW_MASTER}"]
+    options = connection_options(target, replace(able, tells=False))
+    return (*target.options.ssh, *ours, *follow, *options, "--", target.address)
+
+
+def client_words(
+    target: Target, pty: bool, log_file: str, able: Abilities, text: str, socket: str
+) -> tuple[str, ...]:
+    """The words of the ssh command that runs ``text`` over a master's connection."""
+    # Where its master does not take it, ssh connects by itself, and after a master has died it
+    # cannot know whether the command was sent. So it gets nowhere: what is to be tried again is
+    # decided here.
+    ours = ["-S", socket, "-o", "ProxyCommand=false", "-o", "ProxyUseFdpass=no"]
+    given = target.options
+    options = replace(
+        given, ssh=_without_jump(given.ssh), ssh_options=_without_jump(given.ssh_options)
+    )
+    target = replace(target, options=options)
+    words = ssh_words(target, pty, log_file, replace(able, tells=False), text)
+    return (*options.ssh, *ours, *words[len(options.ssh) :])
+
+
+def _without_jump(words: Sequence[str]) -> tuple[str, ...]:
+    """``words`` without ``-J host``, which ssh does not take beside a ProxyCommand."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            kept.append(word)
+            continue
+        for place, letter in enumerate(word[1:], 1):
+            if letter in _WITH_VALUE:
+                value = [] if word[place + 1 :] else [next(rest, "")]
+                if letter != "J":
+                    kept += [word, *value]
+                elif place > 1:
+                    kept.append(word[:place])
+                break
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def connection_options(target: Target, able: Abilities) -> list[str]:

@@ -6,6 +6,7 @@ signal. Which it was is told by its messages, which are kept apart from the comm
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import signal
@@ -16,7 +17,19 @@ from execo.errors import ProcessError, Reason
 
 from .base import Target
 
-__all__ = ["FOLLOW", "SSH_FAILED", "SshLog", "Trouble", "diagnose", "failure", "place", "read_log"]
+__all__ = [
+    "FOLLOW",
+    "FOLLOW_MASTER",
+    "SSH_FAILED",
+    "MasterEvent",
+    "SshLog",
+    "Trouble",
+    "diagnose",
+    "failure",
+    "place",
+    "read_event",
+    "read_log",
+]
 
 FOLLOW = ",".join(
     f"clientloop.c:{function}():*"
@@ -26,6 +39,18 @@ FOLLOW = ",".join(
 it has exited. Not the level DEBUG1: from INFO on ssh prints the host's banner on the command's
 stderr."""
 
+FOLLOW_MASTER = ",".join(
+    [
+        FOLLOW,
+        "mux.c:muxserver_listen():*",
+        "clientloop.c:client_session2_setup():*",
+        "channels.c:channel_input_open_failure():*",
+    ]
+)
+"""The LogVerbose of a master: it also writes when it listens, which command it sends on which
+channel, and that the host refuses another session. It writes of a command before it sends it: what
+is not in there when it has ended was certainly not sent."""
+
 SSH_FAILED = 255 << 8
 """The wait status of an ssh that has failed, or whose command has exited 255 or died."""
 
@@ -33,6 +58,19 @@ _FORCED = r"(?:debug\d: )?(?:clientloop\.c:\w+\(\):\d+ \([^)]*\): )?"
 _ACCEPTED = re.compile(_FORCED + r"exec request accepted on channel")
 _EXITED = re.compile(_FORCED + r"client_input_channel_req: channel \d+ rtype exit-(status|signal)")
 _PLACE = re.compile(r"^clientloop\.c:\w+\(\):\d+ \([^)]*\): ")
+_EVENTS = re.compile(
+    r"(?:debug\d: )?(?:mux|clientloop|channels)\.c:\w+\(\):\d+ \([^)]*\): (?:"
+    r"(?P<listens>mux listener channel )|"
+    r"(?P<cannot>.*(?:disabling multiplexing|ControlSocket|mux listener))|"
+    r"id (?P<channel>\d+)$|"
+    r"Sending command: (?P<command>.*)|"
+    r"exec request (?P<accepted>accepted) on channel (?P<on>\d+)|"
+    r"client_input_channel_req: channel (?P<of>\d+) rtype exit-(?P<exit>status|signal)|"
+    r"channel \d+: (?P<refused>open failed): )"
+)
+_CANNOT_LISTEN = re.compile(
+    r"ControlSocket|unix_listener|disabling multiplexing|ControlPath|muxserver_listen"
+)
 # What ssh also writes when all is well, at the levels that users ask for.
 _CHATTER = re.compile(
     r"debug\d: |OpenSSH_|Warning: Permanently added|Authenticated to |Transferred: sent|"
@@ -85,6 +123,42 @@ def read_log(text: str) -> SshLog:
             if not _CHATTER.match(message):
                 messages.append(message)
     return SshLog(tuple(messages), accepted, exited, by_signal)
+
+
+class MasterEvent(enum.Enum):
+    """What a master writes of, in the order in which it happens."""
+
+    LISTENS = enum.auto()
+    CANNOT_LISTEN = enum.auto()
+    SESSION = enum.auto()  # the host has opened a channel
+    COMMAND = enum.auto()  # it is about to send the command of that session
+    ACCEPTED = enum.auto()
+    EXITED = enum.auto()
+    DIED = enum.auto()  # of a signal
+    REFUSED = enum.auto()  # the host opens no further channel
+
+
+def read_event(line: str) -> tuple[MasterEvent, int, str] | None:
+    """What a line of a master (:data:`FOLLOW_MASTER`) says: the event, the channel (-1 where it is
+    none's), and the text of a command."""
+    found = _EVENTS.match(line)
+    if found is None:
+        cannot = _CANNOT_LISTEN.search(line) and not line.startswith("debug")
+        return (MasterEvent.CANNOT_LISTEN, -1, "") if cannot else None
+    if found["listens"]:
+        return MasterEvent.LISTENS, -1, ""
+    if found["cannot"]:
+        return MasterEvent.CANNOT_LISTEN, -1, ""
+    if found["channel"]:
+        return MasterEvent.SESSION, int(found["channel"]), ""
+    if found["accepted"]:
+        return MasterEvent.ACCEPTED, int(found["on"]), ""
+    if found["exit"]:
+        exited = found["exit"] == "status"
+        return MasterEvent.EXITED if exited else MasterEvent.DIED, int(found["of"]), ""
+    if found["refused"]:
+        return MasterEvent.REFUSED, -1, ""
+    return MasterEvent.COMMAND, -1, found["command"]
 
 
 _REMOVE_KEY = "if the host was installed anew, remove its old key: ssh-keygen -R {host}"

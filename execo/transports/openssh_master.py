@@ -1,0 +1,218 @@
+"""A master: an ssh that does nothing but share its connection (ControlMaster in ssh_config(5)).
+
+It is ours: a local process like any other, which ends with this script however that ends. Commands
+run over it as short-lived clients (``ssh -S``). What becomes of them is read from what the master
+writes of itself, on its stderr: which command it sends, and on which channel one has exited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from execo.errors import ProcessError, Reason
+from execo.log import logger
+
+from .base import Channel, Target
+from .openssh_window import Entrant
+from .remote_shell import MARK
+from .ssh_messages import MasterEvent, diagnose, failure, place, read_event, read_log
+
+if TYPE_CHECKING:
+    from .openssh_masters import Masters
+
+__all__ = ["Client", "OpenSshMaster"]
+
+GRACE = 120.0
+"""Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
+
+_MESSAGES = 65536
+
+
+class Client(Entrant, Protocol):
+    """What runs over a master."""
+
+    number: int  # the mark of its command; 0: it has none
+    master: OpenSshMaster | None
+    reserved: bool  # it may have the last place
+
+    @property
+    def opened(self) -> bool:
+        """The host has opened a session for it."""
+
+    def heard(self, event: MasterEvent) -> None:
+        """Its master says something of its command. On the I/O thread."""
+
+    def refuse(self, error: ProcessError) -> None:
+        """It will not be started."""
+
+
+class _State(enum.Enum):
+    COMING = enum.auto()
+    READY = enum.auto()
+    RETIRED = enum.auto()  # takes no more
+    OVER = enum.auto()
+
+
+class OpenSshMaster:
+    """One master; the sink of its ssh.
+
+    ``clients`` are those that have a place on it. It belongs to the lock of the masters; all else
+    to the I/O thread.
+    """
+
+    def __init__(self, masters: Masters, target: Target, socket: str, nonce: str) -> None:
+        self.target = target
+        self.socket = socket
+        self.clients: set[Client] = set()
+        self.idle = 0  # counts the times that it fell idle
+        self.heard_at = time.monotonic()
+        self.error: ProcessError | None = None  # why it never came
+        self.useless = False  # it never came, and that may be the fault of sharing
+        self._masters = masters
+        self._state = _State.COMING
+        self._channel: Channel | None = None
+        self._began = 0.0
+        self._ended = False
+        self._line = b""
+        self._text: list[str] = []  # what it says that is no event
+        self._marked = re.compile(rf"{MARK}={nonce}\.(\d+)\.")
+        self._session = -1
+        self._numbers: dict[int, int] = {}  # channel -> number of the command that it carries
+        self._cannot_listen = False
+
+    @property
+    def coming(self) -> bool:
+        return self._state is _State.COMING
+
+    @property
+    def ready(self) -> bool:
+        return self._state is _State.READY
+
+    @property
+    def over(self) -> bool:
+        """Its ssh has ended, and all that it has said was heard."""
+        return self._state is _State.OVER
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What it has said of troubles."""
+        return read_log("\n".join(self._text)).messages
+
+    def retire(self) -> None:
+        """Take nobody any more."""
+        if self._state in (_State.COMING, _State.READY):
+            self._state = _State.RETIRED
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Have its ssh end, which closes its connection. On the I/O thread."""
+        self._ended = True
+        if self._channel is not None and not self.over:
+            if self._began:
+                self._channel.send_signal(number)
+            else:
+                self._channel.abort()
+
+    # -- in the window --------------------------------------------------------------------------
+
+    def set_up(self) -> bool:
+        return bool(self._began) and time.monotonic() - self._began > GRACE
+
+    # -- the sink of its ssh --------------------------------------------------------------------
+
+    def on_open(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def on_start(self) -> None:
+        self._began = time.monotonic()
+        assert self._channel is not None
+        self._channel.close_stdin()
+        if self._ended:
+            self.end()
+
+    def on_data(self, stream: int, data: bytes) -> None:
+        if stream != 2:
+            return
+        self.heard_at = time.monotonic()
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._hear(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def on_eof(self, stream: int, error: OSError | None) -> None:
+        pass
+
+    def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        # Its last words are in the pipe still: a turn of the loop reads them.
+        self._masters.loop.call_later(0.01, self._over, status)
+
+    def on_error(self, error: ProcessError) -> None:
+        self._over(None)
+
+    def on_written(self, count: int) -> None:
+        pass
+
+    def on_write_error(self, error: OSError) -> None:
+        pass
+
+    # -- what it says ---------------------------------------------------------------------------
+
+    def _hear(self, line: str) -> None:
+        found = read_event(line)
+        if found is None:
+            if sum(map(len, self._text)) < _MESSAGES:
+                self._text.append(line)
+            return
+        event, channel, text = found
+        if event is MasterEvent.LISTENS:
+            if self._state is _State.COMING:
+                self._state = _State.READY
+                self._masters.ready(self)
+        elif event is MasterEvent.CANNOT_LISTEN:
+            self._text.append(line)
+            if self._state is _State.COMING and not self._cannot_listen:
+                self._cannot_listen = True
+                assert self._channel is not None
+                self._channel.send_signal(signal.SIGTERM)
+        elif event is MasterEvent.SESSION:
+            self._session = channel
+            self._numbers.pop(channel, None)  # of the one before
+        elif event is MasterEvent.COMMAND:
+            marked = self._marked.search(text)
+            if marked is not None:
+                self._numbers[self._session] = int(marked[1])
+                self._masters.tell(self, int(marked[1]), event)
+        elif event is MasterEvent.REFUSED:
+            self._masters.refused(self)
+        elif channel in self._numbers:
+            self._masters.tell(self, self._numbers[channel], event)
+
+    def _over(self, status: int | None) -> None:
+        if self._state is _State.COMING and not self._ended:
+            self._tell_why(status)
+        self._state = _State.OVER
+        with contextlib.suppress(OSError):
+            os.unlink(self.socket)
+        self._masters.gone(self, expected=self._ended)
+
+    def _tell_why(self, status: int | None) -> None:
+        log = read_log("\n".join(self._text))
+        error = None
+        if status is not None and not self._cannot_listen:
+            error = failure(self.target, status, log, (), follows=True)
+            known = os.WIFSIGNALED(status) or diagnose(log.messages, self.target.address)
+            if error is not None and error.reason is not Reason.SPAWN and known:
+                self.error = error
+                return
+        # What is said of options may concern ours alone, and what is not understood may be the
+        # fault of sharing: a connection of their own shows.
+        self.useless = True
+        logger.debug(
+            "no shared connection to %s, each command has its own: %s",
+            place(self.target),
+            "; ".join(log.messages) or "ssh does not say why",
+        )
