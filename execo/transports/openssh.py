@@ -103,6 +103,7 @@ class OpenSshTransport:
                 cwd=request.cwd,
                 env=request.env,
                 mark=Mark(self.nonce, channel.number, request.detach),
+                relay=request.relay,
             )
             able = self._able(target)
             log_file = self._folder.file(channel.number)
@@ -113,7 +114,9 @@ class OpenSshTransport:
             return None
         channel.admit(log_file, follows=able.tells)
         argv = ssh_words(target, request.pty, log_file, able, text)
-        return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=request.detach)
+        # With relays the ssh need not stay for the command to live.
+        detach = request.detach and not request.relay
+        return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=detach)
 
     def _able(self, target: Target) -> Abilities:
         """What this ssh can do for ``target``; asks it, the first time."""

@@ -384,6 +384,8 @@ class OpenSshChannel:
         self._sink.on_write_error(error)
 
     def on_error(self, error: ProcessError) -> None:
+        if self._left_alone():
+            return
         if isinstance(error.__cause__, FileNotFoundError) and not self.started:
             program = self.target.options.ssh[0]
             missing = SpawnError(
@@ -399,6 +401,8 @@ class OpenSshChannel:
         self._sink.on_error(error)
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        if self._left_alone():
+            return
         log = self._read_log()
         self._ended()
         if self._guard_lost is not None and self._lost is None and self._ending is None and status:
@@ -416,6 +420,14 @@ class OpenSshChannel:
         elif status == SSH_FAILED and log.by_signal and self._signalled is not None:
             status = self._signalled  # ssh does not say of which, but it was told to
         self._sink.on_exit(status, error)
+
+    def _left_alone(self) -> bool:
+        """True if its ssh goes with the script, and it runs on."""
+        if not (self._transport.closed and self.request.relay and self.started):
+            return False
+        self._told = True
+        self._ended()
+        return True
 
     def _ended(self) -> None:
         self.unfinished = False

@@ -25,6 +25,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .detached import DETACHED
+
 __all__ = [
     "CWD_EXIT",
     "CWD_MESSAGE",
@@ -138,6 +140,7 @@ def command_text(
     env: Mapping[str, str | None] | None = None,
     mark: Mark | None = None,
     posix: bool = False,
+    relay: bool = False,
 ) -> str:
     """The text to send to the login shell for a command.
 
@@ -156,6 +159,7 @@ def command_text(
     :param env: variables to set, None unsets; ``EXECO_MARK`` in it is passed over
     :param mark: None for a command that is not to be marked
     :param posix: the login shell is known to be a POSIX one (:attr:`Hello.posix`)
+    :param relay: give it an empty stdin, and relays for its output
     :raises ValueError: a NUL, an empty folder, no words, or a variable's name that is empty or
       holds ``=``
     """
@@ -165,11 +169,11 @@ def command_text(
     for word in words:
         _no_nul(word, "the command")
     settings = _env_words(env or {})
-    plain = cwd is None and not settings and (mark is None or posix)
+    plain = cwd is None and not settings and not relay and (mark is None or posix)
     if plain and (isinstance(command, str) or not any("\n" in word for word in words)):
         text = command if isinstance(command, str) else join(command)
         return text if mark is None else f"{mark.export} {text}"
-    script = _enter(cwd) + _run(command, settings)
+    script = (DETACHED if relay else "") + _enter(cwd) + _run(command, settings)
     if "\n" in script:
         # What quote() cannot take, /bin/sh decodes. A script does not end with a line feed,
         # so that $(...) drops none.
