@@ -160,7 +160,7 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = ssh_words(guard.target, False, os.devnull, able, guard_text(self.nonce))
+        argv = ssh_words(guard.target, False, os.devnull, able, guard_text(self.nonce, first=False))
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:

@@ -244,11 +244,12 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
+# f what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
-n=NONCE c=${SSH_CONNECTION:-none} e= a= t=;
+n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= f=;
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
 exec >/dev/null 2>&1;
@@ -263,8 +264,11 @@ else for f; do [ -e ${f%/*}/exe ] && tr "\0" " " <$f | grep -oE -e "$q" |
 while read -r l; do echo "$f:$l"; done; done;
 fi </dev/null; };
 
-# st pid: its parent P and its session S.
-st() { s= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; P=$2 S=$4; };
+# st pid: its state R, its parent P and its session S.
+st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
+
+# What the server has started are the children of our parent, if we are one of them.
+st $$; [ "$S" = $$ ] && read -r f <$PPID/task/$PPID/children;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -318,7 +322,13 @@ end) e=1;;
 bye) exit 0;;
 esac; done;
 
-# The client is lost. Twice at least: what was about to start may come to light a little later.
+# The client is lost. It may have had no time to say that the first command has ended: it has if
+# nothing lives of what the server had started.
+for p in $f; do [ $p = $$ ] && continue; st $p;
+case $R in ""|[ZX]) ;; *) f=;; esac; done;
+[ "$f" ] && e=1;
+
+# Twice at least: what was about to start may come to light a little later.
 W=" 0 " T=" " t=0 o=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
 [ "$y" ] || [ $t = 1 ] || exit 0;
@@ -328,7 +338,7 @@ k KILL
 """
 
 
-def guard_text(nonce: str) -> str:
+def guard_text(nonce: str, *, first: bool = True) -> str:
     """The text to send on the guard's channel, whatever the login shell is.
 
     The guard writes one line (:func:`parse_hello`) and then reads orders, a line each, and costs
@@ -341,10 +351,12 @@ def guard_text(nonce: str) -> str:
     Number 0 is the connection's first command, which was sent without a mark: those processes
     that have the guard's own ``SSH_CONNECTION`` and no mark.
 
+    :param first: there is a first command without a mark, or was
     :raises ValueError: if the nonce is not made of hex digits
     """
     _check_nonce(nonce)
-    lines = (line.strip() for line in _GUARD.replace("NONCE", nonce).splitlines())
+    text = _GUARD.replace("NONCE", nonce).replace("ENDED", "" if first else "1")
+    lines = (line.strip() for line in text.splitlines())
     script = " ".join(line for line in lines if line and not line.startswith("#"))
     return f"exec /bin/sh -c {quote(script)}"
 

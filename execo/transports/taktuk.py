@@ -95,7 +95,7 @@ class TaktukTransport:
         return HostWords(
             target,
             host_text(text, Mark(channel.nonce, 1, request.detach)),
-            guard_text(channel.nonce) if target.options.guard else None,
+            guard_text(channel.nonce, first=False) if target.options.guard else None,
         )
 
     def _start(
