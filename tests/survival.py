@@ -21,14 +21,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from execo import Host
 from sshd import RealSshd
 
-__all__ = ["KINDS", "TRANSPORTS", "WAYS", "WHO", "Outcome", "rounds", "ways_of", "world"]
+__all__ = ["KINDS", "TRANSPORTS", "WAYS", "WHO", "Outcome", "World", "rounds", "ways_of", "world"]
 
 KINDS = ("left", "detached", "running")
 TRANSPORTS = ("local", "paramiko", "openssh")
@@ -62,7 +62,8 @@ def make(kind, command, **options):
             made.append(Process(text, shell=True, **options))
         else:
             # Many of openssh's commands share a host, since each host costs it another ssh.
-            place = index // 5 if transport == "openssh" else index
+            # The second command of a connection bears a mark, the first does not.
+            place = index // 5 if transport == "openssh" else index // 2
             host = Host(f"127.0.{kind}.{1 + place}", user, keyfile, int(port))
             made.append(SshProcess(text, host, {"transport": transport}, **options))
     return [process.start() for process in made]
@@ -96,12 +97,10 @@ if way != "normal exit":
 
 @dataclass
 class Outcome:
-    """How many of how many rounds went as they should, for each kind; and what went wrong."""
+    """How many rounds of each kind went as they should, and what the script wrote to stderr."""
 
-    wanted: int
     good: dict[str, int]
-    stderr: str = ""
-    trouble: list[str] = field(default_factory=list)
+    errors: str
 
 
 @dataclass
@@ -190,15 +189,13 @@ def rounds(world: World, who: str, transport: str, way: str, count: int) -> Outc
         errors = _end(world, script, way)
         if way == "idle retirement":
             # Nobody is left but those who are in use.
-            good = {"left": _stay(words["left"], count)}
+            good = _stay({"left": words["left"]}, count)
         else:
             opened.append(os.open(gate, os.O_RDWR))
-            good = {
-                "running": count - len(_wait(lambda: _alive(words["running"]), 0)),
-                "left": _stay(words["left"], count),
-                "detached": _stay(words["detached"], count),
-            }
-        return Outcome(count, good, errors)
+            running = words.pop("running")
+            ended = count - len(_wait(lambda: _alive(running), 0))
+            good = {**_stay(words, count), "running": ended}
+        return Outcome(good, errors)
     finally:
         _clean_up(script, base)
         for descriptor in opened:
@@ -226,19 +223,19 @@ def _end(world: World, script: subprocess.Popen[str], way: str) -> str:
     return errors
 
 
-def _stay(words: set[str], count: int) -> int:
-    """How many of these live, and go on living."""
-    _wait(lambda: _alive(words), count)
+def _stay(words: dict[str, set[str]], count: int) -> dict[str, int]:
+    """How many of each kind live, and go on living."""
+    for some in words.values():
+        _wait(lambda some=some: _alive(some), count)  # type: ignore[misc]
     threading.Event().wait(HARM)
-    return len(_alive(words))
+    return {kind: len(_alive(some)) for kind, some in words.items()}
 
 
-def _wait(look: object, wanted: int) -> set[str]:
+def _wait(look: Callable[[], set[str]], wanted: int) -> set[str]:
     """What ``look`` finds as soon as it is so many, or in the end."""
-    assert callable(look)
     deadline = time.monotonic() + PATIENCE / 3
     nap = threading.Event()
-    found: set[str] = look()
+    found = look()
     while len(found) != wanted and time.monotonic() < deadline:
         nap.wait(0.05)
         found = look()
