@@ -28,7 +28,18 @@ from pathlib import Path
 from execo import Host
 from sshd import RealSshd
 
-__all__ = ["KINDS", "TRANSPORTS", "WAYS", "WHO", "Outcome", "World", "rounds", "ways_of", "world"]
+__all__ = [
+    "KINDS",
+    "TRANSPORTS",
+    "WAYS",
+    "WHO",
+    "Outcome",
+    "World",
+    "rounds",
+    "session_processes",
+    "ways_of",
+    "world",
+]
 
 KINDS = ("left", "detached", "running")
 TRANSPORTS = ("local", "paramiko", "openssh")
@@ -76,7 +87,7 @@ def wait_ready(processes):
 running = make(3, "echo ready; {sudo}sleep {word}; :")
 detached = make(
     2,
-    "echo ready; : <{gate}; echo more; echo more >&2; sleep 0.2; echo more; exec {sudo}sleep {word}",
+    "echo ready; : <{gate}; echo x; echo x >&2; sleep 0.2; echo x; exec {sudo}sleep {word}",
     detach=True,
 )
 wait_ready(running + detached)
@@ -173,17 +184,16 @@ def ways_of(transport: str) -> tuple[str, ...]:
 def rounds(world: World, who: str, transport: str, way: str, count: int) -> Outcome:
     """``count`` rounds of each kind, by one script."""
     base = f"1000.{time.monotonic_ns()}"
-    words = {kind: {f"{base}{1 + at}{i:04d}" for i in range(count)} for at, kind in enumerate(KINDS)}
+    words = {
+        kind: {f"{base}{1 + at}{i:04d}" for i in range(count)} for at, kind in enumerate(KINDS)
+    }
     gate = world.folder / f"gate-{base}"
     os.mkfifo(gate)
     gate.chmod(0o644)
     host = world.host(who)
     sudo = "sudo -n " if who == "sudo" else ""
-    script = world.start(
-        who,
-        [transport, way, base, str(count), sudo, str(gate), str(host.user), str(host.keyfile)]
-        + [str(host.port)],
-    )
+    where = [str(one) for one in (gate, host.user, host.keyfile, host.port)]
+    script = world.start(who, [transport, way, base, str(count), sudo, *where])
     opened: list[int] = []
     try:
         errors = _end(world, script, way)
@@ -213,7 +223,7 @@ def _end(world: World, script: subprocess.Popen[str], way: str) -> str:
         if way == "idle retirement":
             return ""
         if way == "connection killed":
-            _kill(_sessions(world.sshd.pid))
+            _kill(session_processes(world.sshd.pid))
             return ""
         os.kill(int(line[1]), signal.SIGINT)
     _, errors = script.communicate(timeout=PATIENCE)
@@ -254,7 +264,7 @@ def _alive(words: set[str]) -> set[str]:
     return {argv[1] for _, argv in _processes() if len(argv) == 2 and argv[1] in words}
 
 
-def _sessions(sshd: int) -> list[int]:
+def session_processes(sshd: int) -> list[int]:
     """The processes of the server that serve connections."""
     children: dict[int, list[int]] = {}
     for proc in Path("/proc").glob("[0-9]*"):

@@ -477,7 +477,11 @@ def connection(sh: str) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def connected(
-    shell: str = "/bin/sh", *, sh: str = "/bin/sh", user: int | None = None, first: str | None = None
+    shell: str = "/bin/sh",
+    *,
+    sh: str = "/bin/sh",
+    user: int | None = None,
+    first: str | None = None,
 ) -> Iterator[Connection]:
     one = Connection(shell, sh=sh, user=user, first=first)
     try:

@@ -12,7 +12,7 @@ are meant for it, and end with the last process that holds its output open.
 
 from __future__ import annotations
 
-__all__ = ["DETACH_EXIT", "DETACH_MESSAGE", "DETACHED"]
+__all__ = ["DETACHED", "DETACH_EXIT", "DETACH_MESSAGE"]
 
 DETACH_MESSAGE = "execo: cannot make the pipes of a detached command: "
 """How the line on stderr begins when there is no folder for them; why follows."""

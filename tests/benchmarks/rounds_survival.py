@@ -17,8 +17,8 @@ from harness import ROOT, machine
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from sshd import RealSshd
-from survival import KINDS, TRANSPORTS, WHO, rounds, ways_of, world
+from sshd import RealSshd  # noqa: E402 - it is where the line above says
+from survival import KINDS, TRANSPORTS, WHO, rounds, ways_of, world  # noqa: E402
 
 TITLES = {
     "left": "nohup'ed server",
