@@ -640,6 +640,7 @@ def test_a_lost_client_takes_what_has_not_ended_along(sh: str) -> None:
         lost = [first_of(connection), connection.command(1, CAT), connection.command(3, stubborn)]
         lost += [connection.command(4, tree) for tree in TREES.values()]
         detached = connection.command(2, CAT, detach=True)
+        connection.order(kill_order(9, signal.SIGTERM))  # which has ended
         connection.lose()
         for command in lost:
             all_gone(command)

@@ -244,12 +244,12 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
-# f what the server has started so far: the first command, and the guard
+# b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
-n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= f=;
+n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
 exec >/dev/null 2>&1;
@@ -268,7 +268,7 @@ fi </dev/null; };
 st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
 
 # What the server has started are the children of our parent, if we are one of them.
-st $$; [ "$S" = $$ ] && read -r f <$PPID/task/$PPID/children;
+st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -324,9 +324,9 @@ esac; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
 # nothing lives of what the server had started.
-for p in $f; do [ $p = $$ ] && continue; st $p;
-case $R in ""|[ZX]) ;; *) f=;; esac; done;
-[ "$f" ] && e=1;
+for p in $b; do [ $p = $$ ] && continue; st $p;
+case $R in ""|[ZX]) ;; *) b=;; esac; done;
+[ "$b" ] && e=1;
 
 # Twice at least: what was about to start may come to light a little later.
 W=" 0 " T=" " t=0 o=;
