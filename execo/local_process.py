@@ -13,7 +13,7 @@ from .process_base import ProcessBase
 from .process_state import ProcessArgs
 from .transports.base import Exec
 
-__all__ = ["Process", "checked_command", "checked_cwd", "checked_env"]
+__all__ = ["Process", "checked_command", "checked_cwd", "checked_detach", "checked_env"]
 
 
 class Process(ProcessBase):
@@ -31,8 +31,14 @@ class Process(ProcessBase):
       that it started (execo 2.8.2: None = as ``shell``)
     :param cwd: the folder to run in; None = this process's (new)
     :param env: variables to set in its environment, on top of ours; None as a value unsets (new)
+    :param detach: True: it is left alone when the script ends, however it ends, by ``kill -9``
+      too; until then it is a process like others, which ``kill()`` and its timeout end. Its stdin
+      is empty, and its output is read by us while we are there, then dropped: it never dies of
+      SIGPIPE. Not with ``pty``. False: it ends with the script. None: as
+      ``configuration["kill_childs_at_end"]`` says, with stdin and output as ever (new)
     :param options: see :class:`ProcessBase`
     :raises TypeError: for a command that is neither text nor words, an unknown argument, ...
+    :raises ValueError: for ``detach`` with ``pty``
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Process(ProcessBase):
         *,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
+        detach: bool | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
         super().__init__(checked_command(cmd), **options)
@@ -52,6 +59,7 @@ class Process(ProcessBase):
         self.kill_subprocesses = kill_subprocesses
         self.cwd = checked_cwd(cwd)
         self.env = checked_env(env)
+        self.detach = checked_detach(detach, pty)
 
     @property
     def process(self) -> Any:
@@ -86,6 +94,7 @@ class Process(ProcessBase):
             command = tuple(shlex.split(self.cmd) if isinstance(self.cmd, str) else self.cmd)
             if not command:
                 raise ValueError("the command is empty")
+        detach = checked_detach(self.detach, self.pty)
         return Exec(
             command,
             cwd=self.cwd,
@@ -93,7 +102,8 @@ class Process(ProcessBase):
             pty=self.pty,
             group=self.kill_subprocesses is not False,
             kill_timeout=kill_timeout(),
-            detach=not configuration["kill_childs_at_end"],
+            detach=not configuration["kill_childs_at_end"] if detach is None else detach,
+            relay=detach is True,
         )
 
 
@@ -122,6 +132,22 @@ def checked_cwd(cwd: Any) -> str | None:
     if not isinstance(path, (str, type(None))):
         raise TypeError(f"cwd is a text or a path of text, not {cwd!r}")
     return path
+
+
+def checked_detach(detach: Any, pty: bool) -> bool | None:
+    """Whether a command is left alone at the end of the script; None = as is configured.
+
+    :raises TypeError: if it says neither
+    :raises ValueError: if it has a terminal, which ends with the script
+    """
+    if detach is not None and not isinstance(detach, bool):
+        raise TypeError(f"detach is True, False or None, not {detach!r}")
+    if detach and pty:
+        raise ValueError(
+            "detach and pty exclude one another: a terminal goes with the script, and its hang-up "
+            "would end the command; set pty to False"
+        )
+    return detach
 
 
 def checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None] | None:

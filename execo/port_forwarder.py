@@ -168,6 +168,8 @@ class PortForwarder(SshProcess):
 
     def _request(self) -> Listen:
         request = super()._request()
+        if request.relay:
+            raise ValueError("a forwarder cannot be detached: its port is one of this script")
         carrier, self.transport = self.transport, "forward"
         return Listen(
             self._command_text(),

@@ -123,10 +123,12 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
         :returns: the length of ``data``
         :raises TypeError: for what is neither text nor bytes
-        :raises ValueError: if it was not started (execo 2.8.2: TypeError)
+        :raises ValueError: if it was not started (execo 2.8.2: TypeError), or takes no input
+          (``detach``)
         """
         if self._run is None:
             raise ValueError(f"{self!r} was not started: write() needs start() first")
+        self._check_input(data)
         if isinstance(data, str):
             encoded = data.encode("utf-8", "surrogateescape")
         elif isinstance(data, (bytes, bytearray, memoryview)):
@@ -302,11 +304,16 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def _keep_input(self, data: str | bytes | None) -> bool:
         """Keep input (None = its end) for one that will be started; False if it has been."""
+        self._check_input(data)
         with _starting:
             if self._run is None:
                 self._early_input += (data,)
                 return True
         return False
+
+    def _check_input(self, data: str | bytes | None) -> None:
+        if self.detach and data is not None:
+            raise ValueError(f"{self!r} is detached: its stdin is empty, and takes no input")
 
     def _give_early_input(self) -> None:
         early, self._early_input = self._early_input, ()

@@ -100,6 +100,7 @@ class ProcessState:
     default_expect_timeout: float | None = None
     default_stdout_handler = True
     default_stderr_handler = True
+    detach: bool | None = None
 
     _run: Run | None = None
     _early_outcome = NOTHING
@@ -386,7 +387,8 @@ class ProcessState:
         if not run.ended:
             if self.start_date is None:
                 return "starting"
-            return "running" if self.pid is None else f"running, pid {self.pid}"
+            text = "running" if self.pid is None else f"running, pid {self.pid}"
+            return f"{text}, detached" if self.detach else text
         if run.error is not None:
             return str(run.error.reason)
         text = f"exited {self.exit_code}" if (self.exit_code or 0) >= 0 else _signal_text(self)

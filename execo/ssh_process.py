@@ -11,7 +11,7 @@ from .config import configuration, given_params, make_connection_params
 from .connection import connection_to
 from .host import MISSING, Host, command_and_hosts
 from .lifecycle import kill_timeout
-from .local_process import checked_command, checked_cwd, checked_env
+from .local_process import checked_command, checked_cwd, checked_detach, checked_env
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
 from .transports.base import Exec, Target
@@ -44,9 +44,12 @@ class SshProcess(ProcessBase):
     :param shell: without effect, for scripts that give it: a shell always reads the command
     :param cwd: the folder to run in on the host; ``~`` is the home folder there (new)
     :param env: variables to set there; None as a value unsets (new)
+    :param detach: True: it is left alone when the script ends or dies, and when its connection is
+      lost (the process then ends with the reason ``connect``, and the command runs on); see
+      :class:`~execo.process.Process` (new)
     :param options: see :class:`~execo.process_state.ProcessState`
     :raises TypeError: for a command or host of a wrong type, an unknown argument, ...
-    :raises ValueError: for a host that cannot be one
+    :raises ValueError: for a host that cannot be one, for ``detach`` with ``pty``
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class SshProcess(ProcessBase):
         shell: bool = False,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
+        detach: bool | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
         cmd, host = command_and_hosts(first, second, cmd, host, one=True)
@@ -74,6 +78,7 @@ class SshProcess(ProcessBase):
         self.shell = shell
         self.cwd = checked_cwd(cwd)
         self.env = checked_env(env)
+        self.detach = checked_detach(detach, self.pty)
 
     transport = "auto"
     _params_shared = False
@@ -122,6 +127,7 @@ class SshProcess(ProcessBase):
             raise ValueError("the command is empty")
         # Now, not earlier: the parameters may be changed until the start.
         self.transport, target = self._connection()
+        detach = checked_detach(self.detach, self.pty)
         return Exec(
             command,
             cwd=self.cwd,
@@ -129,6 +135,7 @@ class SshProcess(ProcessBase):
             pty=self.pty,
             group=self.kill_subprocesses is not False,
             kill_timeout=kill_timeout(),
-            detach=not configuration["kill_childs_at_end"],
+            detach=not configuration["kill_childs_at_end"] if detach is None else detach,
             target=target,
+            relay=detach is True,
         )

@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.base":       CORE,
     "transports":            SEAM,  # the registry: it knows the others by name alone
     "transports.spawn_errors": GROUND,
-    "transports.local_channel": SEAM | rooms("transports.spawn_errors"),
+    "transports.local_channel": SEAM | rooms("transports.detached transports.spawn_errors"),
     "transports.local":      SEAM | rooms("transports.local_channel"),
     "transports.fake":       SEAM,
     "transports.sshconfig":  SEAM,
@@ -74,7 +74,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.keys":       SEAM,
     "transports.known_hosts": SEAM,
-    "transports.remote_shell": GROUND,
+    "transports.detached":   GROUND,
+    "transports.remote_shell": GROUND | rooms("transports.detached"),
     "transports.guard":      SEAM | rooms(
         "transports.remote_shell transports.session transports.channel"
     ),

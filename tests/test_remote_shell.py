@@ -335,7 +335,14 @@ def test_a_mark_is_made_of_a_nonce_and_a_number() -> None:
 class Connection:
     """A guard and commands, as sshd would start them for one connection."""
 
-    def __init__(self, shell: str = "/bin/sh", *, sh: str = "/bin/sh", user: int | None = None):
+    def __init__(
+        self,
+        shell: str = "/bin/sh",
+        *,
+        sh: str = "/bin/sh",
+        user: int | None = None,
+        first: str | None = None,
+    ):
         self.nonce = secrets.token_hex(8)
         self.shell = shell
         self.user = user
@@ -346,7 +353,10 @@ class Connection:
             "SSH_CONNECTION": f"127.0.0.1 {number} 127.0.0.2 22",
         }
         self.children: list[subprocess.Popen[bytes]] = []
-        self.guard = self.run(guard_text(self.nonce).replace("/bin/sh", sh))
+        # The guard follows the first command of a connection, if there is one without a mark.
+        self.first = None if first is None else self.command(0, first)
+        text = guard_text(self.nonce, first=first is not None)
+        self.guard = self.run(text.replace("/bin/sh", sh))
         assert self.guard.stdout is not None
         self.hello = parse_hello(self.guard.stdout.readline().decode())
 
@@ -466,12 +476,23 @@ def connection(sh: str) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def connected(shell: str = "/bin/sh", *, user: int | None = None) -> Iterator[Connection]:
-    one = Connection(shell, user=user)
+def connected(
+    shell: str = "/bin/sh",
+    *,
+    sh: str = "/bin/sh",
+    user: int | None = None,
+    first: str | None = None,
+) -> Iterator[Connection]:
+    one = Connection(shell, sh=sh, user=user, first=first)
     try:
         yield one
     finally:
         one.close()
+
+
+def first_of(connection: Connection) -> subprocess.Popen[bytes]:
+    assert connection.first is not None
+    return connection.first
 
 
 @every_shell
@@ -579,38 +600,51 @@ def test_other_signals_do_not_wake_what_is_stopped(connection: Connection) -> No
     assert command.stdout.readline() == b"usr1\n"
 
 
-def test_the_first_command_has_no_mark(connection: Connection) -> None:
-    first = connection.command(0, "sleep 1000 & setsid sleep 1000 & echo ready; wait; true")
-    other = connection.command(1, CAT)
-    stranger = Connection()
-    theirs = stranger.command(0, CAT)
-    try:
+def test_the_first_command_has_no_mark(sh: str) -> None:
+    text = "sleep 1000 & setsid sleep 1000 & echo ready; wait; true"
+    with connected(sh=sh, first=text) as connection, connected(first=CAT) as stranger:
+        other = connection.command(1, CAT)
         connection.order(kill_order(0, signal.SIGTERM))
-        all_gone(first)
+        all_gone(first_of(connection))
         connection.bye()
         assert answers(other)
-        assert answers(theirs)
+        assert answers(first_of(stranger))
         assert stranger.guard.poll() is None
-    finally:
-        stranger.close()
 
 
-def test_after_its_end_nothing_unmarked_is_touched(connection: Connection) -> None:
-    first = connection.command(0, CAT)
-    connection.order(ORDER_END_FIRST, kill_order(0, signal.SIGKILL))
-    connection.lose()
-    assert answers(first)
+def test_after_its_end_nothing_unmarked_is_touched(sh: str) -> None:
+    with connected(sh=sh, first=CAT) as connection:
+        connection.order(ORDER_END_FIRST, kill_order(0, signal.SIGKILL))
+        connection.lose()
+        assert answers(first_of(connection))
 
 
-def test_a_lost_client_takes_what_has_not_ended_along(connection: Connection) -> None:
+@pytest.mark.parametrize("server", ["trap '' HUP; sleep 1000 >/dev/null &", "setsid sleep 1000 &"])
+def test_what_the_first_command_left_stays_if_nobody_could_tell_of_its_end(
+    sh: str, server: str
+) -> None:
+    with connected(sh=sh, first=f"echo ready; {server} echo $!; read x") as connection:
+        first = first_of(connection)
+        assert first.stdout is not None
+        pid = int(first.stdout.readline())
+        assert first.stdin is not None
+        first.stdin.close()
+        assert first.wait(LONG) == 1
+        connection.lose()
+        assert alive(pid)
+
+
+def test_a_lost_client_takes_what_has_not_ended_along(sh: str) -> None:
     stubborn = "trap '' TERM HUP INT; (setsid sleep 1000 &); echo ready; while :; do read x; done"
-    lost = [connection.command(0, CAT), connection.command(1, CAT), connection.command(3, stubborn)]
-    lost += [connection.command(4, tree) for tree in TREES.values()]
-    detached = connection.command(2, CAT, detach=True)
-    connection.lose()
-    for command in lost:
-        all_gone(command)
-    assert answers(detached)
+    with connected(sh=sh, first=f"trap '' HUP; sleep 1000 & {CAT}") as connection:
+        lost = [first_of(connection), connection.command(1, CAT), connection.command(3, stubborn)]
+        lost += [connection.command(4, tree) for tree in TREES.values()]
+        detached = connection.command(2, CAT, detach=True)
+        connection.order(kill_order(9, signal.SIGTERM))  # which has ended
+        connection.lose()
+        for command in lost:
+            all_gone(command)
+        assert answers(detached)
 
 
 @pytest.mark.parametrize(
@@ -632,10 +666,11 @@ def test_what_an_ended_command_left_behind_stays(connection: Connection, server:
     assert alive(pid)
 
 
-def test_bye_touches_nothing(connection: Connection) -> None:
-    commands = [connection.command(number, CAT) for number in (0, 1, 2)]
-    connection.bye()
-    assert all(answers(command) for command in commands)
+def test_bye_touches_nothing(sh: str) -> None:
+    with connected(sh=sh, first=CAT) as connection:
+        commands = [first_of(connection), *(connection.command(number, CAT) for number in (1, 2))]
+        connection.bye()
+        assert all(answers(command) for command in commands)
 
 
 def test_the_guard_outlives_the_signals_of_its_session(connection: Connection) -> None:
@@ -649,16 +684,15 @@ def test_the_guard_outlives_the_signals_of_its_session(connection: Connection) -
 
 @pytest.mark.parametrize("user", USERS)
 def test_a_user_needs_no_rights(user: int | None) -> None:
-    with connected(user=user) as connection, connected() as root:
+    with connected(user=user, first=CAT) as connection, connected() as root:
         theirs = root.command(1, CAT)
         command = connection.command(1, TREES["a new session"])
-        unmarked = connection.command(0, CAT)
         connection.order(kill_order(1, signal.SIGTERM))
         all_gone(command)
         left = connection.command(2, TREES["a shell that stays"])
         connection.lose()
         all_gone(left)
-        all_gone(unmarked)
+        all_gone(first_of(connection))
         assert answers(theirs)
 
 

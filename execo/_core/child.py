@@ -160,6 +160,7 @@ def spawn(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     pty: bool = False,
+    prelude: str = "",
     before: Callable[[int], object] | None = None,
 ) -> Child:
     """Start ``argv`` in a new session. Blocks until its program is loaded, or cannot be.
@@ -167,6 +168,7 @@ def spawn(
     :param cwd: its folder; None = ours
     :param env: its whole environment; None = ours
     :param pty: its stdin and stdout are a new terminal, which controls its session
+    :param prelude: text for a /bin/sh that then becomes the program
     :param before: called with the inode of the pipe that will be its stderr
     :raises OSError: as :class:`subprocess.Popen`; nothing is left open
     :raises ValueError: for what no program can be given, a NUL byte for one
@@ -187,7 +189,8 @@ def spawn(
         else:
             child_stdin, stdin = _pipe(opened)
             stdout, child_stdout = _pipe(opened)
-        prelude = "" if _inherited_limit is None else f"ulimit -S -n {_inherited_limit};"
+        if _inherited_limit is not None:
+            prelude = f"ulimit -S -n {_inherited_limit};{prelude}"
         if pty:
             # A session gets its controlling terminal when its leader opens one.
             prelude += f": <>{os.ttyname(slave)};"

@@ -85,6 +85,8 @@ class FilesProcess(Measured, SshProcess):
             request = super()._request()
         finally:
             self.cmd = told
+        if request.relay:
+            raise ValueError("a transfer cannot be detached: its files pass through this script")
         transport, self.transport = self.transport, "transfer"
         return Transfer(
             request.command,

@@ -170,6 +170,8 @@ class Exec:
     :param kill_timeout: seconds that what survives its ended leader has after a signal that was
       meant to end it; None = for ever
     :param detach: the command is left alone when the script ends or dies
+    :param relay: its stdin is empty, and relays take its output, also when nobody here does any
+      more, see :mod:`~execo.transports.detached`; not with ``pty``
     :param target: the host to run it on; None = this machine
     """
 
@@ -181,6 +183,7 @@ class Exec:
     kill_timeout: float | None = 60.0
     detach: bool = False
     target: Target | None = None
+    relay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,19 +26,25 @@ class Guard:
     else has to send them.
 
     :param nonce: what its commands are marked with
+    :param first: a command without a mark runs before it
     :param on_settled: called once: with what the host has said of itself, or with None if it can
       have no guard
     """
 
     def __init__(
-        self, session: Session, nonce: str, on_settled: Callable[[Hello | None], object]
+        self,
+        session: Session,
+        nonce: str,
+        on_settled: Callable[[Hello | None], object],
+        *,
+        first: bool,
     ) -> None:
         self.hello: Hello | None = None
         self.unsent: list[int] = []
         self._on_settled: Callable[[Hello | None], object] | None = on_settled
         self._orders: list[bytes] = []
         self._heard = b""
-        text = remote_shell.guard_text(nonce)
+        text = remote_shell.guard_text(nonce, first=first)
         self._channel = SshChannel(session, self, [exec_request(text.encode())])
 
     @property

@@ -18,6 +18,7 @@ from execo.errors import CancelledError, ProcessError, SpawnError
 from execo.log import logger
 
 from .base import ENDING_SIGNALS, Exec, Sink
+from .detached import DETACHED
 from .spawn_errors import spawn_error
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class LocalChannel:
                     cwd=request.cwd,
                     env=_environment(request.env),
                     pty=request.pty,
+                    prelude=DETACHED if request.relay else "",
                     before=self._claim_slot,
                 )
                 self._take_over(child)

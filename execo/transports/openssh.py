@@ -162,6 +162,7 @@ class OpenSshTransport:
                 cwd=request.cwd,
                 env=request.env,
                 mark=Mark(self.nonce, channel.number, request.detach),
+                relay=request.relay,
             )
             able = self._able(target)
             log_file = self._folder.file(channel.number)
@@ -172,7 +173,9 @@ class OpenSshTransport:
             return None
         channel.admit(log_file, follows=able.tells)
         argv = self._words(channel, request.pty, log_file, able, text)
-        return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=request.detach)
+        # With relays the ssh need not stay for the command to live.
+        detach = request.detach and not request.relay
+        return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=detach)
 
     def _words(
         self, client: Client, pty: bool, log_file: str, able: Abilities, text: str
@@ -224,7 +227,7 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce))
+        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce, first=False))
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:

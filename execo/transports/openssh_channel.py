@@ -363,6 +363,8 @@ class OpenSshChannel:
             self._sink.on_write_error(error)
 
     def on_error(self, error: ProcessError) -> None:
+        if self._left_alone():
+            return
         if isinstance(error.__cause__, FileNotFoundError) and not self.started:
             program = self.target.options.ssh[0]
             missing = SpawnError(
@@ -378,6 +380,8 @@ class OpenSshChannel:
         self._sink.on_error(error)
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        if self._left_alone():
+            return
         if self.master is not None and status == SSH_FAILED and not self.hung_up:
             # What its master has written before is in the pipe still.
             self._loop.call_later(0, self._judge, status)
@@ -409,6 +413,14 @@ class OpenSshChannel:
         for stream in {1, 2} - self._eofs if self._local is None else ():
             self.on_eof(stream, None)
         self._sink.on_exit(status, error)
+
+    def _left_alone(self) -> bool:
+        """True if its ssh goes with the script, and it runs on."""
+        if not (self.transport.closed and self.request.relay and self.started):
+            return False
+        self._told = True
+        self._ended()
+        return True
 
     def _ended(self) -> None:
         self.unfinished = False

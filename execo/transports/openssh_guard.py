@@ -14,7 +14,7 @@ from execo.errors import ProcessError, Reason
 from execo.log import logger
 
 from .base import Channel, Target
-from .remote_shell import ORDER_BYE, ORDER_END_FIRST, kill_order, parse_hello
+from .remote_shell import ORDER_BYE, kill_order, parse_hello
 from .ssh_messages import MasterEvent, place
 
 if TYPE_CHECKING:
@@ -210,8 +210,6 @@ class OpenSshGuard:
     def _greet(self, channel: Channel) -> None:
         self._state = _State.READY
         self._heard = b""
-        # Every command here bears a mark: none is the unmarked first one.
-        channel.write(ORDER_END_FIRST.encode())
         waiting, self._waiting = self._waiting, []
         for order, _ in waiting:
             channel.write(order)

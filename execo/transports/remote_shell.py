@@ -25,6 +25,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .detached import DETACHED
+
 __all__ = [
     "CWD_EXIT",
     "CWD_MESSAGE",
@@ -138,6 +140,7 @@ def command_text(
     env: Mapping[str, str | None] | None = None,
     mark: Mark | None = None,
     posix: bool = False,
+    relay: bool = False,
 ) -> str:
     """The text to send to the login shell for a command.
 
@@ -156,6 +159,7 @@ def command_text(
     :param env: variables to set, None unsets; ``EXECO_MARK`` in it is passed over
     :param mark: None for a command that is not to be marked
     :param posix: the login shell is known to be a POSIX one (:attr:`Hello.posix`)
+    :param relay: give it an empty stdin, and relays for its output
     :raises ValueError: a NUL, an empty folder, no words, or a variable's name that is empty or
       holds ``=``
     """
@@ -165,11 +169,11 @@ def command_text(
     for word in words:
         _no_nul(word, "the command")
     settings = _env_words(env or {})
-    plain = cwd is None and not settings and (mark is None or posix)
+    plain = cwd is None and not settings and not relay and (mark is None or posix)
     if plain and (isinstance(command, str) or not any("\n" in word for word in words)):
         text = command if isinstance(command, str) else join(command)
         return text if mark is None else f"{mark.export} {text}"
-    script = _enter(cwd) + _run(command, settings)
+    script = (DETACHED if relay else "") + _enter(cwd) + _run(command, settings)
     if "\n" in script:
         # What quote() cannot take, /bin/sh decodes. A script does not end with a line feed,
         # so that $(...) drops none.
@@ -240,11 +244,12 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
+# b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
-n=NONCE c=${SSH_CONNECTION:-none} e= a= t=;
+n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
 exec >/dev/null 2>&1;
@@ -259,8 +264,11 @@ else for f; do [ -e ${f%/*}/exe ] && tr "\0" " " <$f | grep -oE -e "$q" |
 while read -r l; do echo "$f:$l"; done; done;
 fi </dev/null; };
 
-# st pid: its parent P and its session S.
-st() { s= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; P=$2 S=$4; };
+# st pid: its state R, its parent P and its session S.
+st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
+
+# What the server has started are the children of our parent, if we are one of them.
+st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -314,7 +322,13 @@ end) e=1;;
 bye) exit 0;;
 esac; done;
 
-# The client is lost. Twice at least: what was about to start may come to light a little later.
+# The client is lost. It may have had no time to say that the first command has ended: it has if
+# nothing lives of what the server had started.
+for p in $b; do [ $p = $$ ] && continue; st $p;
+case $R in ""|[ZX]) ;; *) b=;; esac; done;
+[ "$b" ] && e=1;
+
+# Twice at least: what was about to start may come to light a little later.
 W=" 0 " T=" " t=0 o=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
 [ "$y" ] || [ $t = 1 ] || exit 0;
@@ -324,7 +338,7 @@ k KILL
 """
 
 
-def guard_text(nonce: str) -> str:
+def guard_text(nonce: str, *, first: bool = True) -> str:
     """The text to send on the guard's channel, whatever the login shell is.
 
     The guard writes one line (:func:`parse_hello`) and then reads orders, a line each, and costs
@@ -337,10 +351,12 @@ def guard_text(nonce: str) -> str:
     Number 0 is the connection's first command, which was sent without a mark: those processes
     that have the guard's own ``SSH_CONNECTION`` and no mark.
 
+    :param first: there is a first command without a mark, or was
     :raises ValueError: if the nonce is not made of hex digits
     """
     _check_nonce(nonce)
-    lines = (line.strip() for line in _GUARD.replace("NONCE", nonce).splitlines())
+    text = _GUARD.replace("NONCE", nonce).replace("ENDED", "" if first else "1")
+    lines = (line.strip() for line in text.splitlines())
     script = " ".join(line for line in lines if line and not line.startswith("#"))
     return f"exec /bin/sh -c {quote(script)}"
 

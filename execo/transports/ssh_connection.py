@@ -263,9 +263,8 @@ class SshConnection:
 
         if self._guard is None and not self._plain and self.state is State.READY:
             self._number = max(self._number, 1)
-            self._guard = Guard(self.session, self._nonce, self._on_guard)
-            if self._first is None:
-                self._guard.first_ended()
+            first = self._first is not None
+            self._guard = Guard(self.session, self._nonce, self._on_guard, first=first)
             timeout = self.target.options.connect_timeout
             if timeout is not None:
                 self._deadline = self.runtime.loop.call_later(timeout, self._guard.give_up)

@@ -103,7 +103,12 @@ class SshExec:
         self._number = number
         try:
             text = command_text(
-                request.command, cwd=request.cwd, env=request.env, mark=mark, posix=posix
+                request.command,
+                cwd=request.cwd,
+                env=request.env,
+                mark=mark,
+                posix=posix,
+                relay=request.relay,
             )
             command = text.encode("utf-8", "surrogateescape")
         except ValueError as exc:

@@ -84,7 +84,9 @@ class TaktukTransport:
             return no_terminal(target, request.command)
         try:
             check_address(target.address)
-            text = command_text(request.command, cwd=request.cwd, env=request.env)
+            text = command_text(
+                request.command, cwd=request.cwd, env=request.env, relay=request.relay
+            )
             os.fsencode(text + connector(target))  # or its file could not be written, for nobody
         except ValueError as exc:
             error = SpawnError(f"cannot run {request.command!r} on {place(target)}: {exc}")
@@ -93,7 +95,7 @@ class TaktukTransport:
         return HostWords(
             target,
             host_text(text, Mark(channel.nonce, 1, request.detach)),
-            guard_text(channel.nonce) if target.options.guard else None,
+            guard_text(channel.nonce, first=False) if target.options.guard else None,
         )
 
     def _start(
