@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -11,10 +12,10 @@ from .config import configuration, given_params, make_connection_params
 from .connection import connection_to
 from .host import MISSING, Host, command_and_hosts
 from .lifecycle import kill_timeout
-from .local_process import checked_command, checked_cwd, checked_env
+from .local_process import checked_command, checked_cwd, checked_env, checked_secret_env
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
-from .transports.base import Exec, Target
+from .transports.base import Become, Exec, Target
 
 __all__ = ["SshProcess"]
 
@@ -44,6 +45,12 @@ class SshProcess(ProcessBase):
     :param shell: without effect, for scripts that give it: a shell always reads the command
     :param cwd: the folder to run in on the host; ``~`` is the home folder there (new)
     :param env: variables to set there; None as a value unsets (new)
+    :param secret_env: more of them, whose values nobody else gets to see: they are in no words of a
+      command, log message, repr or error (new)
+    :param become: the user of the host to run as, as ``connection_params["become"]``; its shell
+      reads the command then, or ``/bin/sh`` where it has none that would (new)
+    :param become_method: ``sudo``, ``su`` or ``doas``, as ``connection_params["become_method"]``
+      (new)
     :param options: see :class:`~execo.process_state.ProcessState`
     :raises TypeError: for a command or host of a wrong type, an unknown argument, ...
     :raises ValueError: for a host that cannot be one
@@ -63,6 +70,9 @@ class SshProcess(ProcessBase):
         shell: bool = False,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
+        secret_env: Mapping[str, str] | None = None,
+        become: str | None = None,
+        become_method: str | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
         cmd, host = command_and_hosts(first, second, cmd, host, one=True)
@@ -74,6 +84,10 @@ class SshProcess(ProcessBase):
         self.shell = shell
         self.cwd = checked_cwd(cwd)
         self.env = checked_env(env)
+        self.secret_env = checked_secret_env(secret_env)
+        self.become = become
+        self.become_method = become_method
+        self._become()  # a wrong value is an error here
 
     transport = "auto"
     _params_shared = False
@@ -116,12 +130,26 @@ class SshProcess(ProcessBase):
         """How its host is reached; other kinds of processes may know better."""
         return connection_to(self.host, self._params)
 
+    def _become(self) -> Become | None:
+        user = self._params["become"] if self.become is None else self.become
+        if user is None:
+            return None
+        method = self.become_method or self._params["become_method"]
+        if method not in ("sudo", "su", "doas"):
+            raise ValueError(f"become_method is 'sudo', 'su' or 'doas', not {method!r}")
+        if not (isinstance(user, str) and user.isprintable() and re.fullmatch(r"[^\s-]\S*", user)):
+            raise ValueError(f"become is the name of a user, not {user!r}")
+        return Become(user, method, self._params["become_password"])
+
     def _request(self) -> Exec:
         command = self.cmd if isinstance(self.cmd, str) else tuple(self.cmd)
         if not command:
             raise ValueError("the command is empty")
         # Now, not earlier: the parameters may be changed until the start.
         self.transport, target = self._connection()
+        become, through = self._become(), ""
+        if become is not None or self.secret_env:
+            self.transport, through = "become", self.transport
         return Exec(
             command,
             cwd=self.cwd,
@@ -131,4 +159,7 @@ class SshProcess(ProcessBase):
             kill_timeout=kill_timeout(),
             detach=not configuration["kill_childs_at_end"],
             target=target,
+            become=become,
+            secret_env=self.secret_env,
+            through=through,
         )

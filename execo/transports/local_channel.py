@@ -75,7 +75,7 @@ class LocalChannel:
                 child = self._child = spawn(
                     argv,
                     cwd=request.cwd,
-                    env=_environment(request.env),
+                    env=_environment({**(request.env or {}), **(request.secret_env or {})}),
                     pty=request.pty,
                     before=self._claim_slot,
                 )
