@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from execo.errors import CancelledError, ProcessError, Reason, SpawnError
 from execo.transports.base import ENDING_SIGNALS, Channel, Exec, Sink, Target
-from execo.transports.remote_shell import Mark
+from execo.transports.remote_shell import Mark, join
 
 from .dialogue import Dialogue, Said
 from .passwords import Question
@@ -42,6 +42,9 @@ STEP_TIME = 60.0
 
 PATIENCE = 10.0
 """Seconds that a host has to end a command that got a SIGKILL."""
+
+_SSH_FAILED = 255 << 8
+"""The status of an ssh whose command died of a signal; not all that fails so has."""
 
 _LAST_WORDS = 5.0
 _DRAIN = 0.5
@@ -83,6 +86,7 @@ class BecomeChannel:
     _ours = 0  # bytes written that are not the user's
     _forgotten = False
     _ending = False
+    _signalled = 0  # the last signal of which it may have died
     _watches_survivors = False
     _guard_lost: ProcessError | None = None
 
@@ -126,6 +130,11 @@ class BecomeChannel:
         return self._state is _State.RUNNING
 
     @property
+    def over(self) -> bool:
+        """It has ended, or was not started."""
+        return self._state in (_State.EXITED, _State.OVER)
+
+    @property
     def guarded(self) -> bool:
         """It is signalled by a guard of its own user."""
         return self._guard is not None
@@ -152,7 +161,8 @@ class BecomeChannel:
         if self._guard is not None:
             mark = Mark(self._guard.nonce, self._number, request.detach)
         return Exec(
-            opening(request, self._marks, mark),
+            # Without exec, some login shells would wait for it, and tell how it ended.
+            f"exec {join(opening(request, self._marks, mark))}",
             pty=request.pty,
             group=request.group,
             kill_timeout=request.kill_timeout,
@@ -360,6 +370,8 @@ class BecomeChannel:
 
     def _signal(self, guard: BecomeGuard, number: int) -> None:
         guard.kill(self, number, self._number, group=self.request.group)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self._signalled = number
         if number not in ENDING_SIGNALS:
             return
         if number != signal.SIGINT:
@@ -413,13 +425,15 @@ class BecomeChannel:
             return
         if self._guard is not None:
             self._watches_survivors = True
-            self._loop.call_later(patience, self._kill_survivors)
+            self._loop.call_later(patience, self.kill_survivors)
 
-    def _kill_survivors(self) -> None:
-        if self._guard is not None:
+    def kill_survivors(self) -> None:
+        """Kill what is left of it, if it was told to end."""
+        if self._guard is not None and self._watches_survivors:
+            self._watches_survivors = False
             self._guard.kill(self, signal.SIGKILL, self._number, group=True)
-        self._watches_survivors = False
-        self._leave_guard()
+        if self._forgotten:
+            self._leave_guard()
 
     def _leave_guard(self) -> None:
         if self._guard is not None:
@@ -487,6 +501,8 @@ class BecomeChannel:
             self._leave_guard()
             self._sink.on_error(self._guard_lost)
             return
+        if self.request.through == "openssh" and status == _SSH_FAILED and self._signalled:
+            status = self._signalled  # ssh does not say of which, but it was sent
         self._sink.on_exit(status, error)
 
     def on_error(self, error: ProcessError) -> None:

@@ -79,6 +79,11 @@ class BecomeGuard:
         name = self.target.name or self.target.address
         return f"{name} as {self.become.user!r}"
 
+    @property
+    def busy(self) -> bool:
+        """A command needs it."""
+        return any(not user.over for user in self.users)
+
     # -- what the commands ask of it ------------------------------------------------------------
 
     def join(self, user: BecomeChannel) -> None:
@@ -122,6 +127,9 @@ class BecomeGuard:
 
     def dismiss(self) -> None:
         """Send it away: it touches nothing any more."""
+        for user in list(self.users):
+            if user.over:
+                user.kill_survivors()  # nobody will look later
         visit, self._visit = self._visit, None
         if visit is not None:
             visit.dismiss()

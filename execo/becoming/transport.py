@@ -178,7 +178,7 @@ class BecomingTransport:
         with self._lock:
             guards = list(self._guards.values())
         for guard in guards:
-            if not (idle and guard.users):
+            if not (idle and guard.busy):
                 guard.dismiss()
         left = Latch()
         self._waits.append(({visit for visit in self._visits if visit.dismissed}, left))
