@@ -216,6 +216,16 @@ default_connection_params: dict[str, Any] = {
     "forwarding_timeout": 25,
     # Whether remote commands get a pseudo terminal. Default: False.
     "pty": False,
+    # User of the host that commands run as, other than the one who logs in. None: who logs in.
+    # Default: None.
+    "become": None,
+    # The program that does it: "sudo", "su" or "doas" (which asks for a password on a terminal
+    # only, see pty). Default: "sudo".
+    "become_method": "sudo",
+    # The password that this program asks for (of sudo and doas that of who logs in, of su that of
+    # the other user), or a function from host and user to become to it, which may ask a human.
+    # None: it is not to ask. Default: None.
+    "become_password": None,
     # Function from a host's address to the address to connect to. None: no change. Default: None.
     "host_rewrite_func": None,
     # The ssh command, if it must be that one: setting it selects openssh. Default: None.
@@ -364,6 +374,14 @@ _CONNECTION_RULES: dict[str, _Rule] = {
     "guard": _BOOL,
     "forwarding_timeout": _or_none(_SECONDS),
     "pty": _BOOL,
+    "become": _or_none(_STR),
+    "become_method": (lambda value: value in ("sudo", "su", "doas"), "'sudo', 'su' or 'doas'"),
+    "become_password": _or_none(
+        (
+            lambda value: isinstance(value, str) or callable(value),
+            "a text, or a function from host and user to it",
+        )
+    ),
     "host_rewrite_func": _or_none((callable, "a function from address to address")),
     "ssh": _or_none(_STR),
     "ssh_options": _WORDS,
@@ -380,6 +398,23 @@ _CONNECTION_RULES: dict[str, _Rule] = {
     "chainput_chain_retry": _NUMBER,
     "chainput_try_delay": _SECONDS,
 }
+
+
+_SECRETS = frozenset({"become_password"})
+"""Connection parameters that are shown to nobody."""
+
+
+class Secret(str):
+    """A text whose ``repr`` does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _shown(key: str, value: object) -> str:
+    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
 
 
 def _nearest(key: object, known: Mapping[str, Any]) -> str:
@@ -419,9 +454,12 @@ def make_connection_params(
             )
         test, expected = _CONNECTION_RULES[key]
         if not test(value):
-            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {value!r}")
+            got = _shown(key, value)
+            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {got}")
         if isinstance(value, list):
             params[key] = tuple(value)
+        elif key in _SECRETS and isinstance(value, str):
+            params[key] = Secret(value)
     return params
 
 
@@ -532,7 +570,7 @@ def _update(
         test, expected = rules[key]
         if not test(value):
             raise ConfigError(
-                f"{name}[{key!r}]: expected {expected}, got {value!r}",
+                f"{name}[{key!r}]: expected {expected}, got {_shown(key, value)}",
                 filename=path,
                 lineno=line_with(key, source, path),
             )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
-from .config import configuration
+from .config import Secret, configuration
 from .lifecycle import kill_timeout
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
 from .transports.base import Exec
 
-__all__ = ["Process", "checked_command", "checked_cwd", "checked_detach", "checked_env"]
+__all__ = [
+    "Process",
+    "checked_command",
+    "checked_cwd",
+    "checked_detach",
+    "checked_env",
+    "checked_secret_env",
+]
 
 
 class Process(ProcessBase):
@@ -31,6 +39,7 @@ class Process(ProcessBase):
       that it started (execo 2.8.2: None = as ``shell``)
     :param cwd: the folder to run in; None = this process's (new)
     :param env: variables to set in its environment, on top of ours; None as a value unsets (new)
+    :param secret_env: more of them, whose values no repr shows (new)
     :param detach: True: it is left alone when the script ends, however it ends, by ``kill -9``
       too; until then it is a process like others, which ``kill()`` and its timeout end. Its stdin
       is empty, and its output is read by us while we are there, then dropped: it never dies of
@@ -51,6 +60,7 @@ class Process(ProcessBase):
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
         detach: bool | None = None,
+        secret_env: Mapping[str, str] | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
         super().__init__(checked_command(cmd), **options)
@@ -60,6 +70,7 @@ class Process(ProcessBase):
         self.cwd = checked_cwd(cwd)
         self.env = checked_env(env)
         self.detach = checked_detach(detach, pty)
+        self.secret_env = checked_secret_env(secret_env)
 
     @property
     def process(self) -> Any:
@@ -104,6 +115,7 @@ class Process(ProcessBase):
             kill_timeout=kill_timeout(),
             detach=not configuration["kill_childs_at_end"] if detach is None else detach,
             relay=detach is True,
+            secret_env=self.secret_env,
         )
 
 
@@ -161,3 +173,24 @@ def checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None] |
         if not isinstance(key, str) or not isinstance(value, (str, type(None))):
             raise TypeError(f"env takes texts, or None to unset: not {key!r}: {value!r}")
     return dict(env)
+
+
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def checked_secret_env(secret_env: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Variables with values that are shown nowhere, as a dict of their own.
+
+    :raises TypeError: for what is no text; messages do not show values
+    :raises ValueError: for a name that a shell cannot export, for a NUL in a value
+    """
+    if secret_env is None:
+        return None
+    for key, value in secret_env.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"secret_env takes texts: not a {type(value).__name__} for {key!r}")
+        if not _NAME.fullmatch(key):
+            raise ValueError(f"secret_env: a shell cannot export {key!r}: letters, digits and _")
+        if "\0" in value:
+            raise ValueError(f"secret_env: the value of {key} holds a NUL, which none can")
+    return {key: Secret(value) for key, value in secret_env.items()}

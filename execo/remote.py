@@ -87,6 +87,8 @@ class Remote(Action):
     :param fanout: how many run at a time; None = all at once (new)
     :param substitute: False: the command is taken as it is (new)
     :param connexion_params: the reference document's name of ``connection_params``
+    :param become: the user of the hosts to run as, see :class:`~execo.process.SshProcess` (new)
+    :param secret_env: variables whose values nobody else gets to see, see there (new)
     :param policy: ``start_rate``, ``retry`` and ``max_failures``, see :class:`~execo.action.Action`
       (new)
     :raises TypeError: for arguments of a wrong type
@@ -111,13 +113,20 @@ class Remote(Action):
         fanout: int | None = None,
         substitute: bool = True,
         connexion_params: Mapping[str, Any] | None = None,
+        become: str | None = None,
+        secret_env: Mapping[str, str] | None = None,
         **policy: Unpack[PolicyArgs],
     ) -> None:
         cmd, hosts = command_and_hosts(first, second, cmd, hosts)
         connection_params = given_params(connection_params, connexion_params)
+        given = {"become": become, "secret_env": secret_env}
+        process_args = {
+            **(process_args or {}),
+            **{name: value for name, value in given.items() if value is not None},
+        }
         self._hosts = get_hosts_list(hosts)
         # One process is made with all checks, the others after its model.
-        model = self._model(cmd, connection_params, process_args or {})
+        model = self._model(cmd, connection_params, process_args)
         super().__init__(
             lifecycle_handlers,
             model.name if name is None else name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -11,10 +12,16 @@ from .config import configuration, given_params, make_connection_params
 from .connection import connection_to
 from .host import MISSING, Host, command_and_hosts
 from .lifecycle import kill_timeout
-from .local_process import checked_command, checked_cwd, checked_detach, checked_env
+from .local_process import (
+    checked_command,
+    checked_cwd,
+    checked_detach,
+    checked_env,
+    checked_secret_env,
+)
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
-from .transports.base import Exec, Target
+from .transports.base import Become, Exec, Target
 
 __all__ = ["SshProcess"]
 
@@ -47,6 +54,12 @@ class SshProcess(ProcessBase):
     :param detach: True: it is left alone when the script ends or dies, and when its connection is
       lost (the process then ends with the reason ``connect``, and the command runs on); see
       :class:`~execo.process.Process` (new)
+    :param secret_env: more of them, whose values nobody else gets to see: they are in no words of a
+      command, log message, repr or error (new)
+    :param become: the user of the host to run as, as ``connection_params["become"]``; its shell
+      reads the command then, or ``/bin/sh`` where it has none that would (new)
+    :param become_method: ``sudo``, ``su`` or ``doas``, as ``connection_params["become_method"]``
+      (new)
     :param options: see :class:`~execo.process_state.ProcessState`
     :raises TypeError: for a command or host of a wrong type, an unknown argument, ...
     :raises ValueError: for a host that cannot be one, for ``detach`` with ``pty``
@@ -67,6 +80,9 @@ class SshProcess(ProcessBase):
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str | None] | None = None,
         detach: bool | None = None,
+        secret_env: Mapping[str, str] | None = None,
+        become: str | None = None,
+        become_method: str | None = None,
         **options: Unpack[ProcessArgs],
     ) -> None:
         cmd, host = command_and_hosts(first, second, cmd, host, one=True)
@@ -79,6 +95,10 @@ class SshProcess(ProcessBase):
         self.cwd = checked_cwd(cwd)
         self.env = checked_env(env)
         self.detach = checked_detach(detach, self.pty)
+        self.secret_env = checked_secret_env(secret_env)
+        self.become = become
+        self.become_method = become_method
+        self._become()  # a wrong value is an error here
 
     transport = "auto"
     _params_shared = False
@@ -121,6 +141,17 @@ class SshProcess(ProcessBase):
         """How its host is reached; other kinds of processes may know better."""
         return connection_to(self.host, self._params)
 
+    def _become(self) -> Become | None:
+        user = self._params["become"] if self.become is None else self.become
+        if user is None:
+            return None
+        method = self.become_method or self._params["become_method"]
+        if method not in ("sudo", "su", "doas"):
+            raise ValueError(f"become_method is 'sudo', 'su' or 'doas', not {method!r}")
+        if not (isinstance(user, str) and user.isprintable() and re.fullmatch(r"[^\s-]\S*", user)):
+            raise ValueError(f"become is the name of a user, not {user!r}")
+        return Become(user, method, self._params["become_password"])
+
     def _request(self) -> Exec:
         command = self.cmd if isinstance(self.cmd, str) else tuple(self.cmd)
         if not command:
@@ -128,6 +159,9 @@ class SshProcess(ProcessBase):
         # Now, not earlier: the parameters may be changed until the start.
         self.transport, target = self._connection()
         detach = checked_detach(self.detach, self.pty)
+        become, through = self._become(), ""
+        if become is not None or self.secret_env:
+            self.transport, through = "become", self.transport
         return Exec(
             command,
             cwd=self.cwd,
@@ -138,4 +172,7 @@ class SshProcess(ProcessBase):
             detach=not configuration["kill_childs_at_end"] if detach is None else detach,
             target=target,
             relay=detach is True,
+            become=become,
+            secret_env=self.secret_env,
+            through=through,
         )

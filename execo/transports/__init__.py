@@ -14,6 +14,7 @@ __all__ = ["close_idle", "get", "register"]
 
 # name -> "module:factory"; the factory is called with the runtime
 _factories = {
+    "become": "execo.becoming.transport:BecomingTransport",
     "forward": "execo.forwarding.transport:ForwardingTransport",
     "local": "execo.transports.local:LocalTransport",
     "openssh": "execo.transports.openssh:OpenSshTransport",

@@ -28,6 +28,7 @@ from execo.errors import NotSupported, ProcessError
 __all__ = [
     "ENDING_SIGNALS",
     "Algorithms",
+    "Become",
     "Channel",
     "ConnectionOptions",
     "Exec",
@@ -159,6 +160,21 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Become:
+    """Run as another user of the host than the one who logs in.
+
+    :param user: that user
+    :param method: the program that does it: ``sudo``, ``su`` or ``doas``
+    :param password: what it asks for, or who is asked for it: ``password(host, user)`` with the
+      user to become, on a thread of ours; None = it is not to ask
+    """
+
+    user: str
+    method: str = "sudo"
+    password: str | Callable[[str, str], str | None] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Exec:
     """Run a command.
 
@@ -173,6 +189,10 @@ class Exec:
     :param relay: its stdin is empty, and relays take its output, also when nobody here does any
       more, see :mod:`~execo.transports.detached`; not with ``pty``
     :param target: the host to run it on; None = this machine
+    :param become: whom to run it as, for the transport ``become``; None = who logs in
+    :param secret_env: variables to set, too, that nobody else gets to see; for the transports
+      ``become`` and ``local``
+    :param through: the transport that carries it, for the transport ``become``
     """
 
     command: str | tuple[str, ...]
@@ -184,6 +204,9 @@ class Exec:
     detach: bool = False
     target: Target | None = None
     relay: bool = False
+    become: Become | None = None
+    secret_env: Mapping[str, str] | None = field(default=None, repr=False)
+    through: str = ""
 
 
 @dataclass(frozen=True, slots=True)

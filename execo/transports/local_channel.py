@@ -76,7 +76,7 @@ class LocalChannel:
                 child = self._child = spawn(
                     argv,
                     cwd=request.cwd,
-                    env=_environment(request.env),
+                    env=_environment({**(request.env or {}), **(request.secret_env or {})}),
                     pty=request.pty,
                     prelude=DETACHED if request.relay else "",
                     before=self._claim_slot,

@@ -41,6 +41,7 @@ __all__ = [
     "kill_order",
     "parse_hello",
     "quote",
+    "script_text",
 ]
 
 MARK = "EXECO_MARK"
@@ -186,6 +187,25 @@ def command_text(
     return f"exec /bin/sh -c {quote(script)}"
 
 
+def script_text(
+    command: str | tuple[str, ...],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str | None] | None = None,
+) -> str:
+    """What a script for /bin/sh does to become a command: see :func:`command_text`, whose scripts
+    do the same behind the mark.
+
+    :raises ValueError: as there
+    """
+    words = (command,) if isinstance(command, str) else command
+    if not words:
+        raise ValueError("a command needs at least one word")
+    for word in words:
+        _no_nul(word, "the command")
+    return _enter(cwd) + _run(command, _env_words(env or {}))
+
+
 def _env_words(env: Mapping[str, str | None]) -> list[str]:
     """The arguments of env(1) that make these settings.
 
@@ -245,7 +265,7 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
-# L the processes, pid:number   U numbers of commands that have not ended
+# L the processes, pid:number   U numbers of commands that have not ended   Q their leaders
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
@@ -272,7 +292,7 @@ st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
-scan() { L= U=;
+scan() { L= U= Q=" ";
 a=${a:-$(printf "x\0y" | grep -aoE y)};
 for l in $(g "(-c.(exec /bin/sh -c .)?export )?EXECO_MARK=$n[.][0-9]+[.][0-9$]+([.]d)?"
 [0-9]*/cmdline [0-9]*/environ); do
@@ -281,7 +301,7 @@ case $f in cmdline:E*) continue;; esac;
 case $l in *EXECO_MARK=*) ;; *) continue;; esac;
 m=${l##*=$n.}; j=${m%%.*}; m=${m#*.}; L="$L $p:$j";
 case $m in
-$p) U="$U $j";;
+$p) U="$U $j" Q="$Q$p ";;
 *d) ;;
 [$]*) st $p; [ "$S" = $p ] && U="$U $j";;
 esac;
@@ -306,7 +326,7 @@ for l in $L; do
 p=${l%:*};
 case $W in *" ${l#*:} "*) ;; *) continue;; esac;
 case $p in 1|$$) continue;; esac;
-[ "$o" = lead ] && { st $p; [ "$S" = $p ] || continue; };
+[ "$o" = lead ] && { st $p; case " $S $Q" in *" $p "*) ;; *) continue;; esac; };
 y=1;
 case $1$r in KILL*) ;; *)
 case $T in *" $p "*) continue;; esac; h=1;
@@ -368,8 +388,8 @@ def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
 
     :param number: the command's, 0 for the first one
     :param signal_number: as the client's system numbers it; it is sent by name where it has one
-    :param group: False: only to leaders of sessions, which is what the server has started (and
-      what the command has started with setsid)
+    :param group: False: only to the command's own process, and to leaders of sessions, which is
+      what the server has started (and what the command has started with setsid)
     """
     try:
         name = signal.Signals(signal_number).name.removeprefix("SIG")
