@@ -61,7 +61,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "search":                HANDLERS,
     "expect":                HANDLERS,
     "transports.base":       CORE,
-    "transports":            SEAM,  # the registry: it knows the others by name alone
+    "transports.statistics": GROUND,
+    # The registry: it knows the others by name alone.
+    "transports":            SEAM | rooms("transports.statistics"),
     "transports.spawn_errors": GROUND,
     "transports.local_channel": SEAM | rooms("transports.spawn_errors"),
     "transports.local":      SEAM | rooms("transports.local_channel"),
@@ -69,7 +71,11 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.sshconfig":  SEAM,
     # SSH in process, from the socket up.
     "transports.wire":       SEAM,
-    "transports.dial":       SEAM,
+    "transports.dial":       SEAM | rooms("transports.wire"),
+    "transports.carried_wire": SEAM,
+    "transports.dial_through": SEAM | rooms(
+        "transports.carried_wire transports.dial transports.ssh_lease"
+    ),
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.keys":       SEAM,
@@ -79,11 +85,19 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.remote_shell transports.session transports.channel"
     ),
     "transports.ssh_connection": SEAM | SSH_PARTS,
-    "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
+    "transports.set_ups":    SEAM | rooms(
+        "transports.dial transports.ssh_connection transports.statistics transports.wire"
+    ),
+    "transports.upkeep":     SEAM | rooms("transports.ssh_connection"),
+    "transports.pool":       SEAM | SSH_PARTS | rooms(
+        "transports.dial_through transports.set_ups transports.ssh_connection"
+        " transports.statistics transports.upkeep"
+    ),
     "transports.ssh_exec":   SEAM | SSH_PARTS,
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
-        "transports.pool transports.ssh_exec transports.ssh_lease"
+        "transports transports.dial transports.dial_through transports.pool transports.ssh_exec"
+        " transports.ssh_lease"
     ),
     "transports.ssh_messages": SEAM,
     # What ssh_config says of a host, from the line up.
@@ -198,6 +212,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
     "transports.dial": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
+    "transports.upkeep": rooms("asyncio"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),

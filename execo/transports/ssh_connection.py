@@ -25,7 +25,7 @@ from execo.errors import ProcessError, Reason
 from .base import Exec, Target
 from .dial import known_name
 from .remote_shell import Hello, Mark
-from .wire import Wire
+from .wire import AnyWire
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Command", "Lessee", "SshConnection", "State"]
+
+FRESH = 5.0
+"""Seconds after the last word of a host in which its connection is taken to work; as long as a
+host may take to say that it does, if ``connect_timeout`` is not shorter."""
 
 SESSIONS = 10
 """Channels of one connection at the most: what a server allows by default (MaxSessions). One of
@@ -103,6 +107,14 @@ class SshConnection:
         self.room = room
         self.proven = False  # the host has opened a channel for a command
         self.error: ProcessError | None = None
+        self.unproven: list[Lessee] = []  # that wait until it is known to be alive
+        self.unanswering = False  # lost without a word
+        self.needed_until = 0.0  # for something that nobody waits for (monotonic)
+        self.used_since = 0.0  # when it was last idle (monotonic)
+        self.questions = 0  # without an answer so far, the last one at ``asked``
+        self.asked = 0.0
+        self._distrusted = 0.0
+        self._proof: TimerHandle | None = None
         self._pool = pool
         self._session: Session | None = None
         self._deadline: TimerHandle | None = None
@@ -121,7 +133,7 @@ class SshConnection:
 
     # -- keys and login -------------------------------------------------------------------------
 
-    def set_up(self, wire: Wire) -> None:
+    def set_up(self, wire: AnyWire) -> None:
         """Agree on keys over a connected socket, and log in."""
         from .session import Session  # see Pool
 
@@ -228,7 +240,7 @@ class SshConnection:
     @property
     def has_room(self) -> bool:
         """Whether it can run one more command."""
-        return self.state is State.READY and self.busy < self.room
+        return self.state is State.READY and self.busy < self.room and self.trusted
 
     @property
     def session(self) -> Session:
@@ -238,6 +250,7 @@ class SshConnection:
 
     def run(self, command: Command) -> None:
         """Run a command: at once, or when the guard has said what it has to look like."""
+        self._use()
         self.busy += 1
         self.active += 1
         request = command.request
@@ -317,15 +330,14 @@ class SshConnection:
         if left > 0:
             self._await_answer(command, left)
         else:
-            text = f"it has not answered for {seconds:g} s (connect_timeout): is it frozen, or off?"
-            self._fail(Reason.CONNECT, text, None)
+            self.stopped_answering(f"it has not answered for {seconds:g} s (connect_timeout)")
 
     def give_up(self, command: Command) -> bool:
         """Take back a command that waits for the guard; False if it does not."""
         if command not in self._waiting:
             return False
         self._waiting.remove(command)
-        self.active -= 1
+        self.ended()
         self.finished()
         return True
 
@@ -346,6 +358,11 @@ class SshConnection:
             if self._guard is not None:
                 self._guard.first_ended()
 
+    def ended(self) -> None:
+        """A command has ended."""
+        self.active -= 1
+        self._look_unused()
+
     def finished(self) -> None:
         """The channel of a command is free again."""
         self.busy -= 1
@@ -358,7 +375,7 @@ class SshConnection:
         :param full: not for the first time: it has as many channels as it takes
         """
         self.busy -= 1
-        self.active -= 1
+        self.ended()
         if command is self._first:
             self._first = None  # it did not run
         if full:
@@ -375,18 +392,89 @@ class SshConnection:
     # -- leases ---------------------------------------------------------------------------------
 
     def lease(self, lessee: Lessee) -> None:
-        """Stay for ``lessee``, beside all commands."""
+        """Stay for ``lessee``, beside all commands. One of which nothing was heard for a while has
+        to answer first: whoever is given it cannot tell a dead one from a slow host."""
+        self._use()
+        if time.monotonic() - self.heard < FRESH:
+            self._grant(lessee)
+            return
+        self.unproven.append(lessee)
+        if self._proof is None:
+            timeout = self.target.options.connect_timeout
+            patience = FRESH if timeout is None else min(FRESH, timeout / 2)
+            asked = time.monotonic()
+            self._proof = self.runtime.loop.call_later(patience, self._on_no_proof, asked, patience)
+            self.session.ask(self._on_proof)
+
+    def _grant(self, lessee: Lessee) -> None:
         self.lessees.add(lessee)
         lessee.leased(self)
+
+    def _on_proof(self) -> None:
+        self._stop_proof()
+        lessees, self.unproven = self.unproven, []
+        for lessee in lessees:
+            self._grant(lessee)
+
+    def _on_no_proof(self, asked: float, patience: float) -> None:
+        if self.heard > asked:
+            self._on_proof()
+        else:
+            self.stopped_answering(f"it has not answered for {patience:g} s")
 
     def give_back(self, lessee: Lessee) -> None:
         """``lessee`` needs it no more."""
         self.lessees.discard(lessee)
+        self._look_unused()
+
+    def give_up_lease(self, lessee: Lessee) -> None:
+        """Take back one that waits for the host to answer."""
+        if lessee in self.unproven:
+            self.unproven.remove(lessee)
+            self._look_unused()
+
+    # -- whether it is used, and works ----------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """Nobody uses it."""
-        return not self.active and not self.lessees
+        return not (self.active or self.lessees or self.unproven)
+
+    @property
+    def is_kept(self) -> bool:
+        """It is ready, and nobody uses it."""
+        return self.state is State.READY and self.idle
+
+    def _use(self) -> None:
+        if self.is_kept:
+            self._pool.on_used(self)
+
+    def _look_unused(self) -> None:
+        if self.is_kept:
+            self._pool.on_unused(self)
+
+    @property
+    def heard(self) -> float:
+        """When something last came from the host (monotonic)."""
+        return self.session.wire.heard
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may be expected to work."""
+        return not self._distrusted or self.heard > self._distrusted
+
+    def distrust(self) -> None:
+        """Another connection to the host was lost without a word: this one is not to be used until
+        it is heard of."""
+        self._distrusted = time.monotonic()
+
+    def stopped_answering(self, how: str) -> None:
+        """It is lost, since nothing comes from the host.
+
+        :param how: what was waited for
+        """
+        self.unanswering = True
+        self._fail(Reason.CONNECT, f"{how}: is it frozen, or off?", None)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -408,7 +496,7 @@ class SshConnection:
             return
         assert self._session is not None
         cause = self._session.get_exception()
-        why = str(cause or "").strip()
+        why = self._session.wire.problem or str(cause or "").strip()
         if self.state is State.KEYS:
             self._fail(Reason.CONNECT, _no_keys(why), cause)
         elif self.state is State.LOGIN:
@@ -438,6 +526,7 @@ class SshConnection:
     def _hang_up(self) -> None:
         self.state = State.OVER
         self._stop_deadline()
+        self._stop_proof()
         for timer in self._unanswered.values():
             timer.cancel()
         self._unanswered.clear()
@@ -448,6 +537,11 @@ class SshConnection:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_proof(self) -> None:
+        if self._proof is not None:
+            self._proof.cancel()
+            self._proof = None
 
     @property
     def waiting(self) -> Sequence[Command]:

@@ -96,7 +96,7 @@ class SshExec:
 
     def send(self, connection: SshConnection, number: int, mark: Mark | None, posix: bool) -> None:
         """Open a channel on ``connection`` and run there."""
-        from .channel import SshChannel, exec_request, pty_request  # see Pool
+        from .channel import SshChannel, env_request, exec_request, pty_request  # see Pool
 
         request = self.request
         self._connection = connection
@@ -112,6 +112,7 @@ class SshExec:
             return
         self._state = _State.SENT
         requests: list[Callable[[int], Any]] = [pty_request()] if request.pty else []
+        requests += [env_request(*pair) for pair in connection.target.options.env]
         requests.append(exec_request(command))
         self._channel = SshChannel(connection.session, self, requests)
         connection.expect_answer(self)
@@ -278,6 +279,7 @@ class SshExec:
         if patience is None or not self.request.group or connection is None or self._watched:
             return
         self._watched = True
+        connection.needed_until = max(connection.needed_until, time.monotonic() + patience)
         self._loop.call_later(patience, self._kill_survivors, connection)
 
     def _kill_survivors(self, connection: SshConnection) -> None:
@@ -383,7 +385,7 @@ class SshExec:
     def _set_done(self) -> None:
         if not self._done and self._connection is not None:
             self._done = True
-            self._connection.active -= 1
+            self._connection.ended()
 
     def _release(self) -> None:
         self._transport.remove(self)
