@@ -24,6 +24,8 @@ AHEAD = 256 * 1024
 """Bytes that may wait for the thread that reads: past that, the host is held up."""
 
 _LAST_WORDS = 1000
+_PATIENCE = 0.3
+"""Seconds after the end of what comes, for the channel to say why."""
 
 
 class WireListener(Protocol):
@@ -162,9 +164,8 @@ class CarriedWire:
             self.channel.abort()
 
     def _end(self, status: int | None, error: ProcessError | None) -> None:
-        if self._over:
+        if self._ended:
             return
-        self._over = True
         if error is not None:
             self.problem = str(error)
         with self._arrived:
@@ -173,6 +174,11 @@ class CarriedWire:
         listener, self.listener = self.listener, None
         if listener is not None:
             listener.wire_ended(status, error)
+
+    def _on_patience_over(self) -> None:
+        if not self._over:
+            self._end(None, None)
+            self._close_channel()
 
     # -- the sink of the channel ----------------------------------------------------------------
 
@@ -208,12 +214,14 @@ class CarriedWire:
     def on_eof(self, stream: int, error: OSError | None) -> None:
         if stream == 1 and not self._over and not self._closed:
             # What follows says why, unless a program has closed its stdout and goes on.
-            self._loop.call_later(0.5, self._end, None, None)
+            self._loop.call_later(_PATIENCE, self._on_patience_over)
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        self._over = True
         self._end(status, error)
 
     def on_error(self, error: ProcessError) -> None:
+        self._over = True
         self._end(None, error)
 
     def on_written(self, count: int) -> None:
