@@ -153,9 +153,7 @@ def test_a_gateway_that_cannot_be_reached(
     assert "connection refused" in bad.message
 
 
-def test_a_gateway_that_does_not_let_us_in(
-    hosts: list[Host], reach: Reach, tmp_path: Path
-) -> None:
+def test_a_gateway_that_does_not_let_us_in(hosts: list[Host], reach: Reach, tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     gateway, middle, behind = hosts[:3]
@@ -285,9 +283,7 @@ def test_a_kept_gateway_that_has_died_is_replaced(
     assert (cluster.home(second) / "ran").read_text() == "there\n"
 
 
-def test_the_session_of_a_gateway_that_is_stopped(
-    sshd: RealSshd, reach: Reach, word: str
-) -> None:
+def test_the_session_of_a_gateway_that_is_stopped(sshd: RealSshd, reach: Reach, word: str) -> None:
     reach.options = {"keepalive": 0.4, "keepalive_count": 2}
     gateway, host, beside = sshd.hosts(3)
     reach(host, via=gateway)

@@ -168,6 +168,8 @@ class CarriedWire:
             return
         if error is not None:
             self.problem = str(error)
+        elif self.last_words:
+            self.problem = f"its proxy command has ended: {self.last_words}"
         with self._arrived:
             self._ended = True
             self._arrived.notify()
