@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -56,7 +57,7 @@ def test_a_host_behind_another(cluster: Cluster, hosts: list[Host], reach: Reach
 
 
 def test_several_hops(cluster: Cluster, hosts: list[Host], reach: Reach) -> None:
-    for gateway, host in zip(hosts, hosts[1:], strict=False):
+    for gateway, host in itertools.pairwise(hosts):
         reach(host, via=gateway)
     assert run(hosts[3], "echo far").stdout == "far\n"
     assert run(hosts[1], "echo near").stdout == "near\n"

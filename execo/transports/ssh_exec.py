@@ -293,12 +293,15 @@ class SshExec:
             self._sink.on_data(stream, data)
 
     def channel_eof(self) -> None:
+        self._end_output(None)
+
+    def _end_output(self, error: OSError | None) -> None:
         if not self._eof:
             self._eof = True
             self._look_done()
             if self.started:
-                self._sink.on_eof(1, None)
-                self._sink.on_eof(2, None)
+                self._sink.on_eof(1, error)
+                self._sink.on_eof(2, error)
 
     def channel_exit(self, status: int | None, why: str) -> None:
         if self._state is _State.SENT:
@@ -329,7 +332,9 @@ class SshExec:
         connection = self._connection
         lost = None if connection is None else connection.error
         if self._state is _State.EXITED:
-            self.channel_eof()
+            # A host may tell of the exit before the last output: that is lost, and not the end.
+            text = "" if lost is None else str(lost)
+            self._end_output(None if lost is None else ConnectionResetError(errno.ECONNRESET, text))
         elif self._state is _State.SENT and channel is not None and not channel.is_open:
             self._send_again(lost)
         elif self._transport.closed and self.request.detach:
