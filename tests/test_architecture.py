@@ -84,7 +84,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.guard":      SEAM | rooms(
         "transports.remote_shell transports.session transports.channel"
     ),
-    "transports.ssh_connection": SEAM | SSH_PARTS,
+    "transports.liveness":   SEAM,
+    "transports.ssh_connection": SEAM | SSH_PARTS | rooms("transports.liveness"),
     "transports.set_ups":    SEAM | rooms(
         "transports.dial transports.ssh_connection transports.statistics transports.wire"
     ),
@@ -212,6 +213,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
     "transports.dial": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
+    "transports.liveness": rooms("asyncio transports.ssh_connection"),
     "transports.upkeep": rooms("asyncio"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),

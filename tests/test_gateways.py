@@ -265,7 +265,7 @@ def test_a_gateway_that_is_lost_takes_all_behind_it(
 def test_a_kept_gateway_that_has_died_is_replaced(
     cluster: Cluster, hosts: list[Host], reach: Reach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("execo.transports.ssh_connection.FRESH", 0.2)
+    monkeypatch.setattr("execo.transports.liveness.FRESH", 0.2)
     gateway, first, second = hosts[:3]
     for host in (first, second):
         reach(host, via=gateway)
@@ -304,3 +304,20 @@ def test_the_session_of_a_gateway_that_is_stopped(sshd: RealSshd, reach: Reach, 
     other.close_stdin().wait(TIMEOUT)
     assert other.ok
     until(lambda: not running(word))  # the guard sees that the client is lost
+
+
+def test_few_log_in_at_a_time_through_one_gateway(reach: Reach) -> None:
+    with Cluster(61) as cluster:
+        gateway, *behind = cluster.hosts
+        for host in behind:
+            reach(host, via=gateway)
+        assert run(gateway, "true").ok
+        remote = Remote("true", behind).start()
+        most = 0
+        while not remote.ended:
+            now = statistics().connections
+            most = max(most, now.dialling + now.setting_up)
+            remote.wait(0.005)
+        assert remote.finished_ok
+        assert 0 < most <= 8
+        close_idle()

@@ -8,6 +8,7 @@ then).
 from __future__ import annotations
 
 import resource
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -227,7 +228,7 @@ class Pool:
             while host.waiting and connection.has_room:
                 connection.run(host.waiting.popleft())
         # One of which others were lost in silence has to be heard of first.
-        ready = [c for c in host.connections if c.state is State.READY and c.trusted]
+        ready = [c for c in host.connections if c.state is State.READY and c.life.trusted]
         while host.lessees and ready:
             ready[0].lease(host.lessees.popleft())
         coming = [c for c in host.connections if c.state is not State.READY]
@@ -288,6 +289,7 @@ class Pool:
         """It is logged in."""
         self._set_ups.done(connection)
         self.counters.made += 1
+        connection.ready_since = time.monotonic()
         if connection.target in self._bereft:
             self._bereft.discard(connection.target)
             self.counters.replaced += 1
@@ -333,15 +335,14 @@ class Pool:
             self.counters.count_failure(error.reason)
         if connection in host.connections:
             host.connections.remove(connection)
-        host.lessees.extendleft(reversed(connection.unproven))
+        host.lessees.extendleft(reversed(connection.life.unproven))
         for command in reversed(connection.waiting):
-            # Those that wait for its guard have not run: another connection may run them, once.
-            command.tries += 1
-            if command.tries > 1:
-                command.refuse(error)
-            else:
+            # Those that wait for its guard have not run.
+            if command.may_go_again(connection):
                 self.counters.resubmitted += 1
                 host.waiting.appendleft(command)
+            else:
+                command.refuse(error)
         if connection.unanswering:
             self._distrust(host)
         if was_ready:
@@ -373,7 +374,7 @@ class Pool:
         command is not to find out one after the other."""
         self._close_unused(host, State.READY)
         for connection in host.connections:
-            connection.distrust()
+            connection.life.distrust()
 
     def _lose(self, connection: SshConnection, silence: float) -> None:
         if connection.state is State.READY:

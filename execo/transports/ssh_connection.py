@@ -24,6 +24,7 @@ from execo.errors import ProcessError, Reason
 
 from .base import Exec, Target
 from .dial import known_name
+from .liveness import Liveness
 from .remote_shell import Hello, Mark
 from .wire import AnyWire
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["Command", "Lessee", "SshConnection", "State"]
-
-FRESH = 5.0
-"""Seconds after the last word of a host in which its connection is taken to work; as long as a
-host may take to say that it does, if ``connect_timeout`` is not shorter."""
 
 SESSIONS = 10
 """Channels of one connection at the most: what a server allows by default (MaxSessions). One of
@@ -63,7 +60,6 @@ class Command(Protocol):
     """What a connection runs: one request and what becomes of it. All on the I/O thread."""
 
     request: Exec
-    tries: int
 
     def request_signal(self, number: int) -> None:
         """Have the server itself send a signal."""
@@ -73,6 +69,9 @@ class Command(Protocol):
 
     def refuse(self, error: ProcessError) -> None:
         """It will not run: ``error`` is what happened to its host."""
+
+    def may_go_again(self, connection: SshConnection) -> bool:
+        """``connection`` is lost, and it has not started: whether another one may run it."""
 
 
 class Lessee(Protocol):
@@ -107,14 +106,9 @@ class SshConnection:
         self.room = room
         self.proven = False  # the host has opened a channel for a command
         self.error: ProcessError | None = None
-        self.unproven: list[Lessee] = []  # that wait until it is known to be alive
+        self.ready_since = 0.0  # (monotonic)
         self.unanswering = False  # lost without a word
-        self.needed_until = 0.0  # for something that nobody waits for (monotonic)
-        self.used_since = 0.0  # when it was last idle (monotonic)
-        self.questions = 0  # without an answer so far, the last one at ``asked``
-        self.asked = 0.0
-        self._distrusted = 0.0
-        self._proof: TimerHandle | None = None
+        self.life = Liveness(self)
         self._pool = pool
         self._session: Session | None = None
         self._deadline: TimerHandle | None = None
@@ -240,7 +234,7 @@ class SshConnection:
     @property
     def has_room(self) -> bool:
         """Whether it can run one more command."""
-        return self.state is State.READY and self.busy < self.room and self.trusted
+        return self.state is State.READY and self.busy < self.room and self.life.trusted
 
     @property
     def session(self) -> Session:
@@ -392,35 +386,18 @@ class SshConnection:
     # -- leases ---------------------------------------------------------------------------------
 
     def lease(self, lessee: Lessee) -> None:
-        """Stay for ``lessee``, beside all commands. One of which nothing was heard for a while has
-        to answer first: whoever is given it cannot tell a dead one from a slow host."""
+        """Stay for ``lessee``, beside all commands."""
         self._use()
-        if time.monotonic() - self.heard < FRESH:
-            self._grant(lessee)
-            return
-        self.unproven.append(lessee)
-        if self._proof is None:
-            timeout = self.target.options.connect_timeout
-            patience = FRESH if timeout is None else min(FRESH, timeout / 2)
-            asked = time.monotonic()
-            self._proof = self.runtime.loop.call_later(patience, self._on_no_proof, asked, patience)
-            self.session.ask(self._on_proof)
+        if self.life.is_fresh:
+            self.grant(lessee)
+        else:
+            # Who is given a dead one cannot tell it from a slow host.
+            self.life.prove(lessee)
 
-    def _grant(self, lessee: Lessee) -> None:
+    def grant(self, lessee: Lessee) -> None:
+        """It works: ``lessee`` has it."""
         self.lessees.add(lessee)
         lessee.leased(self)
-
-    def _on_proof(self) -> None:
-        self._stop_proof()
-        lessees, self.unproven = self.unproven, []
-        for lessee in lessees:
-            self._grant(lessee)
-
-    def _on_no_proof(self, asked: float, patience: float) -> None:
-        if self.heard > asked:
-            self._on_proof()
-        else:
-            self.stopped_answering(f"it has not answered for {patience:g} s")
 
     def give_back(self, lessee: Lessee) -> None:
         """``lessee`` needs it no more."""
@@ -429,16 +406,16 @@ class SshConnection:
 
     def give_up_lease(self, lessee: Lessee) -> None:
         """Take back one that waits for the host to answer."""
-        if lessee in self.unproven:
-            self.unproven.remove(lessee)
+        if lessee in self.life.unproven:
+            self.life.unproven.remove(lessee)
             self._look_unused()
 
-    # -- whether it is used, and works ----------------------------------------------------------
+    # -- whether it is used ---------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """Nobody uses it."""
-        return not (self.active or self.lessees or self.unproven)
+        return not (self.active or self.lessees or self.life.unproven)
 
     @property
     def is_kept(self) -> bool:
@@ -452,21 +429,6 @@ class SshConnection:
     def _look_unused(self) -> None:
         if self.is_kept:
             self._pool.on_unused(self)
-
-    @property
-    def heard(self) -> float:
-        """When something last came from the host (monotonic)."""
-        return self.session.wire.heard
-
-    @property
-    def trusted(self) -> bool:
-        """Whether it may be expected to work."""
-        return not self._distrusted or self.heard > self._distrusted
-
-    def distrust(self) -> None:
-        """Another connection to the host was lost without a word: this one is not to be used until
-        it is heard of."""
-        self._distrusted = time.monotonic()
 
     def stopped_answering(self, how: str) -> None:
         """It is lost, since nothing comes from the host.
@@ -526,7 +488,7 @@ class SshConnection:
     def _hang_up(self) -> None:
         self.state = State.OVER
         self._stop_deadline()
-        self._stop_proof()
+        self.life.stop()
         for timer in self._unanswered.values():
             timer.cancel()
         self._unanswered.clear()
@@ -537,11 +499,6 @@ class SshConnection:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-    def _stop_proof(self) -> None:
-        if self._proof is not None:
-            self._proof.cancel()
-            self._proof = None
 
     @property
     def waiting(self) -> Sequence[Command]:

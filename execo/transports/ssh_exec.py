@@ -279,7 +279,9 @@ class SshExec:
         if patience is None or not self.request.group or connection is None or self._watched:
             return
         self._watched = True
-        connection.needed_until = max(connection.needed_until, time.monotonic() + patience)
+        # And a second for the order to get there.
+        life = connection.life
+        life.needed_until = max(life.needed_until, time.monotonic() + patience + 1)
         self._loop.call_later(patience, self._kill_survivors, connection)
 
     def _kill_survivors(self, connection: SshConnection) -> None:
@@ -344,21 +346,28 @@ class SshExec:
             self._fail(lost or ProcessError(why, reason=Reason.CONNECT))
         self._release()
 
+    def may_go_again(self, connection: SshConnection) -> bool:
+        """``connection`` is lost, before this command can have started: whether another one may run
+        it. One that was kept may have been dead for long, and so may the next one; of those that
+        were made since, only one may be lost."""
+        if connection.ready_since > self._opened:
+            self.tries += 1
+        return self.tries <= 1
+
     def _send_again(self, lost: ProcessError | None) -> None:
         """The connection was lost before the host has seen the command: another one may run it."""
-        self.tries += 1
+        connection = self._connection
         if self._unwanted:
             self._cancel()
-        elif lost is None or self.tries > 1:
+        elif lost is None or connection is None or not self.may_go_again(connection):
             why = f"{self._host}: the connection was lost before it could run"
             self.refuse(lost or ProcessError(why, reason=Reason.CONNECT))
         else:
             self._state = _State.WAITING
             self._set_done()
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.answered(self)
-                connection.finished()
+            self._connection = None
+            connection.answered(self)
+            connection.finished()
             self._done = False
             self._transport.pool.resubmit(self)
 

@@ -56,11 +56,11 @@ class Upkeep:
         options = connection.target.options
         if options.idle_limit is not None:
             self._idle.get(options.idle_limit, {}).pop(connection, None)
-        connection.used_since = time.monotonic()
-        connection.questions = 0
+        connection.life.used_since = time.monotonic()
+        connection.life.questions = 0
         if options.keepalive:
             self._used.add(connection)
-            self._wake_to_ask(connection.used_since + options.keepalive)
+            self._wake_to_ask(connection.life.used_since + options.keepalive)
 
     def leave(self, connection: SshConnection) -> None:
         """Nobody uses it any more."""
@@ -68,7 +68,9 @@ class Upkeep:
         limit = connection.target.options.idle_limit
         if limit is not None:
             now = time.monotonic()
-            self._idle.setdefault(limit, {})[connection] = now
+            idle = self._idle.setdefault(limit, {})
+            idle.pop(connection, None)  # it goes to the end
+            idle[connection] = now
             self._wake_to_close(now + limit)
 
     def forget(self, connection: SshConnection) -> None:
@@ -111,8 +113,8 @@ class Upkeep:
                     due = now
                     break
                 del idle[connection]
-                if connection.needed_until > now:
-                    delay = connection.needed_until - now
+                if connection.life.needed_until > now:
+                    delay = connection.life.needed_until - now
                     self._loop.call_later(delay, self._look_again, connection, since)
                     continue
                 closed += 1
@@ -123,7 +125,7 @@ class Upkeep:
             self._wake_to_close(due)
 
     def _look_again(self, connection: SshConnection, since: float) -> None:
-        if connection.is_kept and connection.used_since <= since:
+        if connection.is_kept and connection.life.used_since <= since:
             self._close(connection)
 
     # -- those that are used --------------------------------------------------------------------
@@ -144,18 +146,18 @@ class Upkeep:
         for connection in self._used:
             options = connection.target.options
             interval = options.keepalive or math.inf
-            heard = connection.heard
-            if connection.questions and heard > connection.asked:
-                connection.questions = 0
-            last = max(heard, connection.used_since)
-            since = connection.asked if connection.questions else last
+            heard = connection.life.heard
+            if connection.life.questions and heard > connection.life.asked:
+                connection.life.questions = 0
+            last = max(heard, connection.life.used_since)
+            since = connection.life.asked if connection.life.questions else last
             if since + interval * (1 - _SLACK) > now:
                 due = min(due, since + interval)
-            elif connection.questions >= options.keepalive_count:
+            elif connection.life.questions >= options.keepalive_count:
                 lost.append((connection, now - last))
             else:
-                connection.questions += 1
-                connection.asked = now
+                connection.life.questions += 1
+                connection.life.asked = now
                 connection.session.ask(_nothing)
                 due = min(due, now + interval)
         if due < math.inf:
