@@ -61,9 +61,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "search":                HANDLERS,
     "expect":                HANDLERS,
     "transports.base":       CORE,
-    "transports.statistics": GROUND,
+    "transports.counters": GROUND,
     # The registry: it knows the others by name alone.
-    "transports":            SEAM | rooms("transports.statistics"),
+    "transports":            SEAM | rooms("transports.counters"),
     "transports.spawn_errors": GROUND,
     "transports.local_channel": SEAM | rooms("transports.spawn_errors"),
     "transports.local":      SEAM | rooms("transports.local_channel"),
@@ -87,12 +87,12 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.liveness":   SEAM,
     "transports.ssh_connection": SEAM | SSH_PARTS | rooms("transports.liveness"),
     "transports.set_ups":    SEAM | rooms(
-        "transports.dial transports.ssh_connection transports.statistics transports.wire"
+        "transports.dial transports.ssh_connection transports.counters transports.wire"
     ),
     "transports.upkeep":     SEAM | rooms("transports.ssh_connection"),
     "transports.pool":       SEAM | SSH_PARTS | rooms(
         "transports.dial_through transports.set_ups transports.ssh_connection"
-        " transports.statistics transports.upkeep"
+        " transports.counters transports.upkeep"
     ),
     "transports.ssh_exec":   SEAM | SSH_PARTS,
     "transports.ssh_lease":  SEAM | SSH_PARTS,

@@ -10,7 +10,7 @@ from execo._core.locks import fork_gate
 from execo._core.runtime import Runtime, current_runtime
 
 from .base import Transport
-from .statistics import ConnectionStatistics, Statistics
+from .counters import ConnectionStatistics, Statistics
 
 __all__ = [
     "ConnectionStatistics",

@@ -133,7 +133,7 @@ class InProcessTransport:
 
     def statistics(self) -> dict[str, int]:
         """What there is now, and what has happened so far: see
-        :class:`~execo.transports.statistics.ConnectionStatistics`. From any thread."""
+        :class:`~execo.transports.ConnectionStatistics`. From any thread."""
         return self.runtime.loop.run_sync(self._numbers) or {}
 
     def _numbers(self) -> dict[str, int]:

@@ -20,11 +20,11 @@ from execo.errors import ProcessError, Reason, SpawnError
 from execo.log import logger
 
 from .base import Target
+from .counters import Counters
 from .dial import Dial, DialListener, TcpDial
 from .dial_through import ThroughDial, Way, beyond
 from .set_ups import AT_ONE_PLACE, SetUps
 from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
-from .statistics import Counters
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from execo.errors import ProcessError
 from execo.log import logger
 
 from .base import Target
+from .counters import Counters
 from .dial import DEFAULT_PORT, Dial, DialListener
 from .ssh_connection import SshConnection, State
-from .statistics import Counters
 from .wire import AnyWire
 
 __all__ = ["AT_ONE_PLACE", "SetUps", "window_keys"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from execo.errors import Reason
 
@@ -83,8 +83,8 @@ class Statistics:
     :param others: what other transports say of themselves, by their names
     """
 
-    connections: ConnectionStatistics = ConnectionStatistics()
-    others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    connections: ConnectionStatistics
+    others: Mapping[str, Mapping[str, int]]
 
     def __str__(self) -> str:
         lines = [f"paramiko: {self.connections}"]
