@@ -61,7 +61,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "search":                HANDLERS,
     "expect":                HANDLERS,
     "transports.base":       CORE,
-    "transports":            SEAM,  # the registry: it knows the others by name alone
+    "transports.counters": GROUND,
+    # The registry: it knows the others by name alone.
+    "transports":            SEAM | rooms("transports.counters"),
     "transports.spawn_errors": GROUND,
     "transports.local_channel": SEAM | rooms("transports.detached transports.spawn_errors"),
     "transports.local":      SEAM | rooms("transports.local_channel"),
@@ -69,7 +71,11 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.sshconfig":  SEAM,
     # SSH in process, from the socket up.
     "transports.wire":       SEAM,
-    "transports.dial":       SEAM,
+    "transports.dial":       SEAM | rooms("transports.wire"),
+    "transports.carried_wire": SEAM,
+    "transports.dial_through": SEAM | rooms(
+        "transports.carried_wire transports.dial transports.ssh_lease"
+    ),
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.keys":       SEAM,
@@ -79,12 +85,21 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.guard":      SEAM | rooms(
         "transports.remote_shell transports.session transports.channel"
     ),
-    "transports.ssh_connection": SEAM | SSH_PARTS,
-    "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
+    "transports.liveness":   SEAM,
+    "transports.ssh_connection": SEAM | SSH_PARTS | rooms("transports.liveness"),
+    "transports.set_ups":    SEAM | rooms(
+        "transports.dial transports.ssh_connection transports.counters transports.wire"
+    ),
+    "transports.upkeep":     SEAM | rooms("transports.ssh_connection"),
+    "transports.pool":       SEAM | SSH_PARTS | rooms(
+        "transports.dial_through transports.set_ups transports.ssh_connection"
+        " transports.counters transports.upkeep"
+    ),
     "transports.ssh_exec":   SEAM | SSH_PARTS,
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
-        "transports.pool transports.ssh_exec transports.ssh_lease"
+        "transports transports.dial transports.dial_through transports.pool transports.ssh_exec"
+        " transports.ssh_lease"
     ),
     "transports.ssh_messages": SEAM,
     # What ssh_config says of a host, from the line up.
@@ -213,6 +228,8 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.dial": rooms("asyncio"),
     "becoming.*": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
+    "transports.liveness": rooms("asyncio transports.ssh_connection"),
+    "transports.upkeep": rooms("asyncio"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from execo._core.locks import fork_gate
 from execo._core.runtime import Runtime, current_runtime
 
 from .base import Transport
+from .counters import ConnectionStatistics, Statistics
 
-__all__ = ["close_idle", "get", "register"]
+__all__ = [
+    "ConnectionStatistics",
+    "Statistics",
+    "close_idle",
+    "get",
+    "register",
+    "statistics",
+]
 
 # name -> "module:factory"; the factory is called with the runtime
 _factories = {
@@ -65,3 +74,19 @@ def close_idle() -> None:
     if runtime is not None:
         for transport in list(runtime.transports.values()):
             transport.close_idle()
+
+
+def statistics() -> Statistics:
+    """What the transports of this process are doing, and what has happened to their connections.
+
+    From any thread; costs some milliseconds for thousands of connections, and starts nothing: all
+    is 0 where no transport was used. New in execo 3.
+    """
+    runtime = current_runtime()
+    numbers: dict[str, Mapping[str, int]] = {}
+    for name, transport in list(runtime.transports.items()) if runtime is not None else ():
+        # Transports need not have it.
+        report: Callable[[], Mapping[str, int]] | None = getattr(transport, "statistics", None)
+        if report is not None:
+            numbers[name] = dict(report())
+    return Statistics(ConnectionStatistics(**numbers.pop("paramiko", {})), numbers)

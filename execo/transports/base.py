@@ -297,7 +297,11 @@ class Channel(Protocol):
 
 
 class Transport(Protocol):
-    """A way to run commands somewhere."""
+    """A way to run commands somewhere.
+
+    It may have one more method, ``statistics() -> Mapping[str, int]``: what it is doing, in
+    numbers. From any thread, without blocking; see :func:`execo.transports.statistics`.
+    """
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         """Open a channel for each request. From any thread but the I/O thread; may block for as

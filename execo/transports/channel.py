@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChannelListener",
     "SshChannel",
+    "env_request",
     "exec_request",
     "pty_request",
     "signal_request",
@@ -343,6 +344,18 @@ def pty_request(columns: int = 80, lines: int = 24) -> Callable[[int], Message]:
         for number in (columns, lines, 0, 0):
             message.add_int(number)
         message.add_string(bytes([_ECHO]) + _OFF + _END_OF_MODES)
+        return message
+
+    return make
+
+
+def env_request(name: str, value: str) -> Callable[[int], Message]:
+    """Set a variable for the command (RFC 4254, 6.4), if the host lets us (AcceptEnv)."""
+
+    def make(remote: int) -> Message:
+        message = _request("env", remote, answer=False)
+        message.add_string(name.encode("utf-8", "surrogateescape"))
+        message.add_string(value.encode("utf-8", "surrogateescape"))
         return message
 
     return make

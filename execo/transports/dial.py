@@ -1,4 +1,4 @@
-"""Reaching a host: its name is resolved, a TCP connection made, its first words awaited.
+"""Reaching a host: its name is resolved, a connection made, its first words awaited.
 
 No thread waits for a host: names are resolved by a worker, the rest happens on the I/O thread. A
 host that has accepted the connection but says nothing costs one descriptor, and no place among
@@ -12,30 +12,32 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from execo._core.loop import owned
 from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
 
 from .base import Target
+from .wire import AnyWire, Wire
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["DEFAULT_PORT", "Dial", "known_name"]
+__all__ = ["DEFAULT_PORT", "Dial", "DialListener", "TcpDial", "known_name", "place"]
 
 DEFAULT_PORT = 22
 
 SILENT = 0.25
 """Seconds after which a host that has not answered is taken for a silent one."""
 
-_TOO_MANY = (b"Exceeded MaxStartups", b"Not allowed at this time")
+TOO_MANY = (b"Exceeded MaxStartups", b"Not allowed at this time")
+"""What some servers say to a connection that is one too many, before they close it."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+_FAMILIES = {None: socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def known_name(target: Target) -> str:
@@ -45,46 +47,149 @@ def known_name(target: Target) -> str:
     return address if port == DEFAULT_PORT else f"[{address}]:{port}"
 
 
-class Dial:
-    """One attempt to reach a host. All on the I/O thread.
+def place(target: Target) -> str:
+    """The host of ``target`` and how it is reached, for messages."""
+    name = target.name or target.address
+    at = "" if name == target.address else f" ({target.address})"
+    if target.proxy_command is not None:
+        return f"{name}{at} by its proxy command"
+    if target.via is not None:
+        return f"{name}{at} through {target.via.name or target.via.address}"
+    return f"{name}{at}"
 
-    :param on_ready: given the connected socket of a host that has begun to speak
-    :param on_failed: given the error
-    :param on_silent: called once, if the host takes longer than :data:`SILENT`
+
+class DialListener(Protocol):
+    """Is told what becomes of a dial. All on the I/O thread."""
+
+    def dial_ready(self, wire: AnyWire) -> None:
+        """The host has begun to speak. Nothing follows."""
+
+    def dial_failed(self, error: ProcessError) -> None:
+        """It cannot be reached. Nothing follows."""
+
+    def dial_silent(self, *, connected: bool) -> None:
+        """It has taken longer than :data:`SILENT` so far."""
+
+    def dial_again(self) -> None:
+        """It has hung up before its first word, and is tried once more."""
+
+
+class Dial:
+    """One attempt to reach a host, of which there are kinds. All on the I/O thread.
+
+    :param listener: is told of the outcome
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        target: Target,
-        *,
-        on_ready: Callable[[socket.socket], object],
-        on_failed: Callable[[ProcessError], object],
-        on_silent: Callable[[], object],
-    ) -> None:
+    def __init__(self, runtime: Runtime, target: Target, listener: DialListener) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
         self._target = target
-        self._on_ready = on_ready
-        self._on_failed = on_failed
-        self._on_silent = on_silent
-        self._sock: socket.socket | None = None
-        self._places: list[tuple[Any, ...]] = []
-        self._next = 0
+        self._listener = listener
         self._errors: list[str] = []
         self._pause = _FIRST_PAUSE
         self._over = False
         self._silence: TimerHandle | None = None
         self._deadline: TimerHandle | None = None
-        self._place_limit: TimerHandle | None = None
+
+    # -- what a kind of dials does --------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Try for the first time."""
+        raise NotImplementedError
+
+    def _try(self) -> None:
+        """Try once more."""
+        raise NotImplementedError
+
+    def _connected(self) -> bool:
+        """Whether something has accepted the connection."""
+        raise NotImplementedError
+
+    def _drop(self) -> None:
+        """Close what there is of this try."""
+        raise NotImplementedError
+
+    # -- beginning and end ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin; one of the callbacks tells the outcome."""
-        owned.add(self)
+        """Begin; the listener is told the outcome."""
         timeout = self._target.options.connect_timeout
         if timeout is not None:
             self._deadline = self._loop.call_later(timeout, self._on_timeout)
         self._silence = self._loop.call_later(SILENT, self._on_silent)
+        self._begin()
+
+    def cancel(self) -> None:
+        """Give up without a word."""
+        self._over = True
+        for timer in (self._silence, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._drop()
+
+    def _on_silent(self) -> None:
+        self._listener.dial_silent(connected=self._connected())
+
+    def _hung_up(self, said: bytes) -> None:
+        """A server with too many that have not logged in yet (MaxStartups) hangs up at once, some
+        versions with a word of it."""
+        text = said.decode("ascii", "replace").strip() or "it hung up before its first word"
+        self._note(text)
+        self._listener.dial_again()
+        self._again()
+
+    def _note(self, text: str) -> None:
+        if text not in self._errors:
+            self._errors.append(text)
+
+    def _again(self) -> None:
+        """Try the same place after a pause, which grows, and differs from host to host."""
+        self._drop()
+        pause = self._pause * (0.5 + random.random())
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._loop.call_later(pause, self._retry)
+
+    def _retry(self) -> None:
+        if not self._over:
+            self._try()
+
+    def _on_timeout(self) -> None:
+        seconds = self._target.options.connect_timeout
+        said = f" ({', '.join(self._errors)})" if self._errors else ""
+        what = "it accepts connections but says nothing" if self._connected() else "no answer"
+        if self._errors:
+            what = "no connection"
+        text = f"{what} within {seconds:g} s (connect_timeout){said}"
+        self._fail(text, TimeoutError(errno.ETIMEDOUT, text))
+
+    def _fail(self, why: str, cause: BaseException | None, reason: Reason = Reason.CONNECT) -> None:
+        self.cancel()
+        target = self._target
+        error = ProcessError(
+            f"cannot connect to {place(target)}: {why}",
+            reason=reason,
+            host=target.name or target.address,
+        )
+        error.__cause__ = cause
+        self._listener.dial_failed(error)
+
+    def _ready(self, wire: AnyWire) -> None:
+        self.cancel()
+        self._listener.dial_ready(wire)
+
+
+class TcpDial(Dial):
+    """A TCP connection to one of the addresses of the host's name."""
+
+    def __init__(self, runtime: Runtime, target: Target, listener: DialListener) -> None:
+        super().__init__(runtime, target, listener)
+        self._sock: socket.socket | None = None
+        self._places: list[tuple[Any, ...]] = []
+        self._next = 0
+        self._place_limit: TimerHandle | None = None
+
+    def _begin(self) -> None:
+        owned.add(self)
         try:
             # An address in numbers needs no look-up and no other thread.
             places = self._look_up(socket.AI_NUMERICHOST)
@@ -94,19 +199,18 @@ class Dial:
             self._resolved(places, None)
 
     def cancel(self) -> None:
-        """Give up without a word."""
-        self._over = True
         owned.discard(self)
-        for timer in (self._silence, self._deadline, self._place_limit):
-            if timer is not None:
-                timer.cancel()
-        self._drop()
+        super().cancel()
 
     # -- the name -------------------------------------------------------------------------------
 
     def _look_up(self, flags: int) -> list[tuple[Any, ...]]:
-        port = self._target.port or DEFAULT_PORT
-        return socket.getaddrinfo(self._target.address, port, type=socket.SOCK_STREAM, flags=flags)
+        target = self._target
+        port = target.port or DEFAULT_PORT
+        family = _FAMILIES[target.family]
+        return socket.getaddrinfo(
+            target.address, port, family=family, type=socket.SOCK_STREAM, flags=flags
+        )
 
     def _resolve(self) -> None:
         # Blocks for as long as the name servers like: on a worker.
@@ -123,14 +227,16 @@ class Dial:
             return
         if error is not None or not places:
             why = getattr(error, "strerror", None) or str(error or "it has no address")
-            self._fail(f"its name cannot be resolved ({why}); is it spelt right?", error)
+            family = self._target.family
+            kind = "" if family is None else f" to an address of the family {family!r}"
+            self._fail(f"its name cannot be resolved{kind} ({why}); is it spelt right?", error)
             return
         self._places = places
-        self._try_next()
+        self._try()
 
     # -- the connection -------------------------------------------------------------------------
 
-    def _try_next(self) -> None:
+    def _try(self) -> None:
         family, kind, protocol, _, address = self._places[self._next]
         try:
             sock = self._sock = socket.socket(family, kind, protocol)
@@ -172,7 +278,7 @@ class Dial:
         self._note(text)
         self._next += 1
         if self._next < len(self._places):
-            self._try_next()
+            self._try()
         else:
             port = self._target.port or DEFAULT_PORT
             self._fail(f"port {port}: {', '.join(self._errors)}", OSError(number, text))
@@ -186,44 +292,12 @@ class Dial:
             return
         except OSError:
             some = b""
-        if not some or some.startswith(_TOO_MANY):
-            # A server with too many that have not logged in yet (MaxStartups) hangs up at once,
-            # some versions with a word of it.
-            self._drop()
-            text = some.decode("ascii", "replace").strip() or "it hung up before its first word"
-            self._note(text)
-            self._again()
+        if not some or some.startswith(TOO_MANY):
+            self._hung_up(some)
             return
         self._loop.remove_reader(sock)
         self._sock = None
-        self._finish()
-        self._on_ready(sock)
-
-    def _note(self, text: str) -> None:
-        if text not in self._errors:
-            self._errors.append(text)
-
-    def _again(self) -> None:
-        """Try the same place after a pause, which grows, and differs from host to host."""
-        self._drop()
-        pause = self._pause * (0.5 + random.random())
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        self._loop.call_later(pause, self._retry)
-
-    def _retry(self) -> None:
-        if not self._over:
-            self._try_next()
-
-    # -- the end --------------------------------------------------------------------------------
-
-    def _on_timeout(self) -> None:
-        seconds = self._target.options.connect_timeout
-        said = f" ({', '.join(self._errors)})" if self._errors else ""
-        what = "it accepts connections but says nothing" if self._connected() else "no answer"
-        if self._errors:
-            what = "no connection"
-        text = f"{what} within {seconds:g} s (connect_timeout){said}"
-        self._fail(text, TimeoutError(errno.ETIMEDOUT, text))
+        self._ready(Wire(self._loop, sock))
 
     def _connected(self) -> bool:
         if self._sock is None:
@@ -232,20 +306,6 @@ class Dial:
             self._sock.getpeername()
             return True
         return False
-
-    def _fail(self, why: str, cause: BaseException | None) -> None:
-        self._finish()
-        target = self._target
-        name = target.name or target.address
-        at = "" if name == target.address else f" ({target.address})"
-        error = ProcessError(
-            f"cannot connect to {name}{at}: {why}", reason=Reason.CONNECT, host=name
-        )
-        error.__cause__ = cause
-        self._on_failed(error)
-
-    def _finish(self) -> None:
-        self.cancel()
 
     def _drop(self) -> None:
         if self._place_limit is not None:

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 from execo._core.latch import Latch
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError
 
-from .base import Channel, Exec, Forward, Lease, Request, Sink, not_supported
+from . import get
+from .base import (
+    Channel,
+    Exec,
+    Forward,
+    Lease,
+    Request,
+    Sink,
+    Target,
+    Transport,
+    not_supported,
+)
+from .dial import DEFAULT_PORT
+from .dial_through import Way
 from .pool import Pool
 from .ssh_exec import SshExec
 from .ssh_lease import SshForward, SshLease
 
 __all__ = ["InProcessTransport"]
+
+_PATIENCE = 1.0
+"""Seconds that a proxy command has to pass on what it was sent and to end."""
 
 
 class InProcessTransport:
@@ -27,16 +44,19 @@ class InProcessTransport:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.pool = Pool(runtime)
+        self.pool = Pool(runtime, self._way_to)
         self.closed = False
         # Submitted and not exited. Belongs to the I/O thread.
         self._live: set[SshExec] = set()
         self._leases: set[SshLease] = set()
         self._ended: list[SshExec] = []
         self._empty: Latch | None = None
+        self._local: Transport | None = None  # for proxy commands
 
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         channels = [self._channel(request, sink) for request, sink in pairs]
+        if self._local is None and any(_needs_program(request.target) for request, _ in pairs):
+            self._load_local()
         for channel in channels:
             channel.open()
         self.runtime.loop.call_soon(self._submit, channels)
@@ -52,6 +72,39 @@ class InProcessTransport:
         if isinstance(request, Lease):
             return SshLease(self, request, request.target, sink)
         raise not_supported("paramiko", request)
+
+    # -- ways to hosts that are not reached directly ----------------------------------------------
+
+    def _load_local(self) -> None:
+        with self.runtime.lock:
+            if self._local is None:
+                self._local = get(self.runtime, "local")
+                # Before that of the local transport, which would end what leads to hosts before
+                # their commands are told to end.
+                self.runtime.at_exit.append(self.close)
+
+    def _way_to(self, target: Target) -> Way:
+        if target.proxy_command is not None:
+            return Way(partial(self._run_program, target.proxy_command), self._end_program)
+        return Way(partial(self._carry, target), _drop)
+
+    def _carry(self, target: Target, sink: Sink) -> None:
+        gateway = target.via
+        assert gateway is not None
+        request = Forward(target.address, target.port or DEFAULT_PORT, gateway)
+        forward = SshForward(self, request, gateway, sink)
+        forward.open()
+        # Not one of those that are ended at exit: commands are told to end by way of it.
+        self.pool.lease([forward])
+
+    def _run_program(self, command: str, sink: Sink) -> None:
+        assert self._local is not None
+        # Starting it may take as long as its file server likes.
+        self.runtime.workers.submit(self._local.open_all, [(Exec(command), sink)])
+
+    def _end_program(self, channel: Channel) -> None:
+        channel.close_stdin()
+        self.runtime.loop.call_later(_PATIENCE, channel.abort)
 
     def _submit(self, channels: list[SshExec | SshLease]) -> None:
         if self.closed:
@@ -78,6 +131,15 @@ class InProcessTransport:
         """A lease or a forwarded connection is over."""
         self._leases.discard(lease)
 
+    def statistics(self) -> dict[str, int]:
+        """What there is now, and what has happened so far: see
+        :class:`~execo.transports.ConnectionStatistics`. From any thread."""
+        return self.runtime.loop.run_sync(self._numbers) or {}
+
+    def _numbers(self) -> dict[str, int]:
+        running = sum(command.started for command in self._live)
+        return {**self.pool.numbers(), "commands_running": running}
+
     # -- the end --------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
@@ -86,6 +148,8 @@ class InProcessTransport:
 
     def close(self) -> None:
         """End what runs: TERM to all at once, KILL after ``term_timeout``, or at a Ctrl-C."""
+        if self.closed:
+            return
         self.closed = True
         loop = self.runtime.loop
         try:
@@ -121,3 +185,17 @@ class InProcessTransport:
     def _look_empty(self) -> None:
         if self._empty is not None and all(c.request.detach for c in self._live):
             self._empty.fire()
+
+
+def _drop(channel: Channel) -> None:
+    assert isinstance(channel, SshForward)
+    channel.drop()
+
+
+def _needs_program(target: Target | None) -> bool:
+    """Whether a proxy command leads to it, or to one of the hosts that it is behind."""
+    while target is not None:
+        if target.proxy_command is not None:
+            return True
+        target = target.via
+    return False

@@ -1,17 +1,16 @@
-"""The connections of this process: shared, limited in how many are set up at a time, reused.
+"""The connections of this process: shared, reused, replaced when they are lost.
 
-Nothing limits how many commands run. What is limited is starting: connections whose set-up is
-under way (it is work for this machine), logins under way at one target (a server hangs up on more
-than ten, MaxStartups), commands on one connection (MaxSessions: there is another one then), and
-open connections, by the descriptors of this process.
+Nothing limits how many commands run. What is limited is starting, see
+:mod:`~execo.transports.set_ups`, and commands on one connection (MaxSessions: there is another one
+then).
 """
 
 from __future__ import annotations
 
 import resource
-import socket
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from execo._core.child import raise_descriptor_limit
@@ -21,9 +20,12 @@ from execo.errors import ProcessError, Reason, SpawnError
 from execo.log import logger
 
 from .base import Target
-from .dial import Dial
+from .counters import Counters
+from .dial import Dial, DialListener, TcpDial
+from .dial_through import ThroughDial, Way, beyond
+from .set_ups import AT_ONE_PLACE, SetUps
 from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
-from .wire import Wire
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from .keys import KeyRing
@@ -31,16 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-SETTING_UP = 64
-"""Connections that are being set up at a time; as many again are being dialled."""
-
-AT_ONE_TARGET = 8
-"""Connections to one target that have not logged in yet: a server counts them (MaxStartups)."""
-
 RESERVE = 32
 """Descriptors, and an eighth of all beside, that are left to the rest of the program."""
 
-_ANNOUNCE_AFTER = 5.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
@@ -58,29 +53,59 @@ class _Host:
         self.pause = _FIRST_PAUSE
 
     @property
+    def hops(self) -> int:
+        """How many hosts it is behind."""
+        count, target = 0, self.target.via
+        while target is not None:
+            count, target = count + 1, target.via
+        return count
+
+    @property
     def wanted(self) -> bool:
         """Somebody waits for a connection."""
         return bool(self.waiting or self.lessees)
 
 
-class Pool:
-    """All on the I/O thread, save ``_load`` (a worker). ``close`` ends what there is."""
+class _Behind:
+    """A connection that waits for its gateway to be ready: a lessee of it, until then."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, pool: Pool, connection: SshConnection, gateway: Target) -> None:
+        self.target = gateway
+        self._pool = pool
+        self._connection = connection
+
+    def leased(self, connection: SshConnection) -> None:
+        connection.give_back(self)  # its channel takes a lease of its own
+        self._pool.reachable(self._connection)
+
+    def lost(self, error: ProcessError) -> None:
+        """It is given back at once."""
+
+    def refuse(self, error: ProcessError) -> None:
+        self._connection.fail(beyond(self._connection.target, error))
+
+
+class Pool:
+    """All on the I/O thread, save ``_load`` (a worker). ``close`` ends what there is.
+
+    :param way_to: what leads to a target that is not reached directly
+    """
+
+    def __init__(self, runtime: Runtime, way_to: Callable[[Target], Way]) -> None:
         self.runtime = runtime
+        self.counters = Counters()
         self.keys: KeyRing
         self.known_hosts: KnownHostsFiles
         self._loading = False
-        self._loaded = False
         self._hosts: dict[Target, _Host] = {}
-        self._to_dial: deque[SshConnection] = deque()
-        self._dials: dict[SshConnection, Dial] = {}
-        self._dialling: set[SshConnection] = set()  # those that are not silent
-        self._spoke: deque[tuple[SshConnection, Wire]] = deque()
-        self._setting_up: set[SshConnection] = set()
-        self._open: set[SshConnection] = set()  # those that hold a descriptor, or soon will
+        self._way_to = way_to
+        self._behind: dict[SshConnection, _Behind] = {}
+        self._bereft: set[Target] = set()  # that have lost a connection, and have no new one yet
         self._raised = False
-        self._announcing = False
+        self._set_ups = SetUps(
+            runtime, self.counters, make_dial=self._make_dial, make_room=self._may_open
+        )
+        self._upkeep = Upkeep(runtime.loop, close=self._close_unneeded, lose=self._lose)
 
     # -- paramiko -------------------------------------------------------------------------------
 
@@ -98,14 +123,14 @@ class Pool:
         self.runtime.loop.call_soon(self._on_loaded, error)
 
     def _on_loaded(self, error: Exception | None) -> None:
-        self._loading = self._loaded = error is None
+        self._loading = self._set_ups.loaded = error is None
         if error is not None:
             # Those that are here have lost; the next one tries again.
             problem = SpawnError(f"paramiko cannot be loaded: {error} (pip install paramiko)")
             problem.__cause__ = error
-            for connection in list(self._open) + list(self._to_dial):
+            for connection in self._set_ups.all():
                 connection.fail(problem)
-        self._advance()
+        self._set_ups.advance()
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -130,7 +155,7 @@ class Pool:
             except Exception as exc:  # whatever it is must not keep the other hosts waiting
                 logger.exception("internal error with %s", host.target.name)
                 self._refuse_all(host, SpawnError(f"internal error: {exc}"))
-        self._advance()
+        self._set_ups.advance()
         if not self._loading:
             # After the first are dialled: it takes a tenth of a second, in which these can answer,
             # and in which the I/O thread seldom gets the interpreter.
@@ -139,6 +164,7 @@ class Pool:
 
     def resubmit(self, command: Command) -> None:
         """A command that has certainly not run goes to the front."""
+        self.counters.resubmitted += 1
         self.runtime.loop.call_soon(self._serve_soon, self._add(command, first=True))
 
     def _add(self, command: Command, *, first: bool) -> _Host:
@@ -172,9 +198,13 @@ class Pool:
     def give_up_lease(self, lessee: Lessee) -> None:
         """Take back one that waits."""
         host = self._hosts.get(lessee.target)
-        if host is not None and lessee in host.lessees:
+        if host is None:
+            return
+        if lessee in host.lessees:
             host.lessees.remove(lessee)
             self._look_unwanted(host)
+        for connection in host.connections:
+            connection.give_up_lease(lessee)
 
     def _look_unwanted(self, host: _Host) -> None:
         if not host.wanted:
@@ -191,46 +221,58 @@ class Pool:
     def _serve_soon(self, host: _Host) -> None:
         if self._hosts.get(host.target) is host:
             self._serve(host)
-        self._advance()
+        self._set_ups.advance()
 
     def _serve(self, host: _Host) -> None:
         for connection in host.connections:
             while host.waiting and connection.has_room:
                 connection.run(host.waiting.popleft())
-        ready = [c for c in host.connections if c.state is State.READY]
+        # One of which others were lost in silence has to be heard of first.
+        ready = [c for c in host.connections if c.state is State.READY and c.life.trusted]
         while host.lessees and ready:
             ready[0].lease(host.lessees.popleft())
         coming = [c for c in host.connections if c.state is not State.READY]
         missing = len(host.waiting) - sum(connection.room for connection in coming)
         if host.lessees and not coming:
             missing = max(missing, 1)
-        while missing > 0 and len(coming) < AT_ONE_TARGET and not host.barred:
+        while missing > 0 and len(coming) < AT_ONE_PLACE and not host.barred:
             connection = SshConnection(self, host.target, host.room)
             host.connections.append(connection)
             coming.append(connection)
-            self._to_dial.append(connection)
             missing -= connection.room
+            self._reach(connection)
 
-    # -- setting up -----------------------------------------------------------------------------
+    # -- reaching hosts -------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Begin as much as may be under way."""
-        while self._spoke and self._loaded and len(self._setting_up) < SETTING_UP:
-            connection, wire = self._spoke.popleft()
-            self._setting_up.add(connection)
-            connection.set_up(wire)
-        while self._to_dial and len(self._dialling) + len(self._spoke) < SETTING_UP:
-            if not self._may_open():
-                self._announce_later()
-                return  # until one of the others is of no more use
-            connection = self._to_dial.popleft()
-            if connection.state is State.DIALING:
-                self._dial(connection)
+    def _reach(self, connection: SshConnection) -> None:
+        gateway = connection.target.via
+        if gateway is None or connection.target.proxy_command is not None:
+            self._set_ups.enqueue(connection)
+            return
+        # Before its turn comes: a gateway that is not there must not hold up others, and all that
+        # are behind it are to fail at once.
+        behind = self._behind[connection] = _Behind(self, connection, gateway)
+        host = self._host(gateway)
+        host.lessees.append(behind)
+        self.runtime.loop.call_soon(self._serve_soon, host)
+
+    def reachable(self, connection: SshConnection) -> None:
+        """The gateway of a connection is ready."""
+        self._behind.pop(connection, None)
+        if connection.state is State.DIALING:
+            self._set_ups.enqueue(connection)
+            self.runtime.loop.call_soon(self._set_ups.advance)
+
+    def _make_dial(self, connection: SshConnection, listener: DialListener) -> Dial:
+        target = connection.target
+        if target.via is None and target.proxy_command is None:
+            return TcpDial(self.runtime, target, listener)
+        return ThroughDial(self.runtime, target, listener, self._way_to(target))
 
     def _may_open(self) -> bool:
         """Whether there are descriptors for one more connection; closes those that are idle."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if len(self._open) < max(4, limit - limit // 8 - RESERVE):
+        if self._set_ups.descriptors < max(4, limit - limit // 8 - RESERVE):
             return True
         if not self._raised:
             self._raised = True
@@ -241,62 +283,35 @@ class Pool:
                 return True
         return False
 
-    def _announce_later(self) -> None:
-        if not self._announcing:
-            self._announcing = True
-            self.runtime.loop.call_later(_ANNOUNCE_AFTER, self._announce)
-
-    def _announce(self) -> None:
-        self._announcing = False
-        if self._to_dial and not self._may_open():
-            self.runtime.sweeper.submit(
-                logger.warning,
-                "%d connections wait for free descriptors beside %d; they are made as others end. "
-                "Raise the limit (ulimit -n) to have more at once",
-                len(self._to_dial),
-                len(self._open),
-            )
-
-    def _dial(self, connection: SshConnection) -> None:
-        self._open.add(connection)
-        self._dialling.add(connection)
-        dial = self._dials[connection] = Dial(
-            self.runtime,
-            connection.target,
-            on_ready=lambda sock: self._on_spoke(connection, sock),
-            on_failed=lambda error: self._on_dial_failed(connection, error),
-            on_silent=lambda: self._on_silent(connection),
-        )
-        dial.start()
-
-    def _on_silent(self, connection: SshConnection) -> None:
-        # It may be silent for ever: the others go on.
-        self._dialling.discard(connection)
-        self._advance()
-
-    def _on_spoke(self, connection: SshConnection, sock: socket.socket) -> None:
-        self._dialling.discard(connection)
-        del self._dials[connection]
-        self._spoke.append((connection, Wire(self.runtime.loop, sock)))
-        self._advance()
-
-    def _on_dial_failed(self, connection: SshConnection, error: ProcessError) -> None:
-        connection.fail(error)
-
     # -- what connections tell ------------------------------------------------------------------
 
     def on_ready(self, connection: SshConnection) -> None:
         """It is logged in."""
-        self._setting_up.discard(connection)
+        self._set_ups.done(connection)
+        self.counters.made += 1
+        connection.ready_since = time.monotonic()
+        if connection.target in self._bereft:
+            self._bereft.discard(connection.target)
+            self.counters.replaced += 1
         host = self._hosts[connection.target]
         host.pause = _FIRST_PAUSE
         self._serve(host)
-        self._advance()
+        if connection.is_kept:
+            self._upkeep.leave(connection)
+        self._set_ups.advance()
+
+    def on_used(self, connection: SshConnection) -> None:
+        """Somebody uses it, whom nobody has used."""
+        self._upkeep.use(connection)
+
+    def on_unused(self, connection: SshConnection) -> None:
+        """Nobody uses it any more."""
+        self._upkeep.leave(connection)
 
     def on_room(self, connection: SshConnection) -> None:
         """A command has ended on it."""
         host = self._hosts.get(connection.target)
-        if host is not None and (host.waiting or self._to_dial):
+        if host is not None and (host.waiting or self._set_ups.wanting):
             # Not within the call: the next command may end at once, too.
             self.runtime.loop.call_soon(self._serve_soon, host)
 
@@ -313,15 +328,23 @@ class Pool:
         error = connection.error
         if host is None or error is None:
             return  # all were closed
+        if was_ready:
+            self.counters.lost += 1
+            self._bereft.add(host.target)
+        else:
+            self.counters.count_failure(error.reason)
         if connection in host.connections:
             host.connections.remove(connection)
+        host.lessees.extendleft(reversed(connection.life.unproven))
         for command in reversed(connection.waiting):
-            # Those that wait for its guard have not run: another connection may run them, once.
-            command.tries += 1
-            if command.tries > 1:
-                command.refuse(error)
-            else:
+            # Those that wait for its guard have not run.
+            if command.may_go_again(connection):
+                self.counters.resubmitted += 1
                 host.waiting.appendleft(command)
+            else:
+                command.refuse(error)
+        if connection.unanswering:
+            self._distrust(host)
         if was_ready:
             host.barred = False
         elif not host.connections:
@@ -331,8 +354,8 @@ class Pool:
         if host.connections or host.wanted:
             self._serve(host)
         else:
-            del self._hosts[host.target]
-        self._advance()
+            self._hosts.pop(host.target, None)
+        self._set_ups.advance()
 
     def _bar(self, host: _Host, error: ProcessError) -> None:
         """Others serve the host: another one is not tried again before a while, which grows, and
@@ -346,45 +369,88 @@ class Pool:
         host.barred = False
         self._serve_soon(host)
 
+    def _distrust(self, host: _Host) -> None:
+        """One connection was lost without a word. Those that are idle may be as dead: the next
+        command is not to find out one after the other."""
+        self._close_unused(host, State.READY)
+        for connection in host.connections:
+            connection.life.distrust()
+
+    def _lose(self, connection: SshConnection, silence: float) -> None:
+        if connection.state is State.READY:
+            self.counters.keepalive_losses += 1
+            connection.stopped_answering(f"it has not answered for {silence:.1f} s (keepalive)")
+
     def _forget(self, connection: SshConnection) -> None:
-        self._open.discard(connection)
-        self._dialling.discard(connection)
-        self._setting_up.discard(connection)
-        dial = self._dials.pop(connection, None)
-        if dial is not None:
-            dial.cancel()
-        for entry in list(self._spoke):
-            if entry[0] is connection:
-                self._spoke.remove(entry)
-                entry[1].close()
+        self._upkeep.forget(connection)
+        self._set_ups.forget(connection)
+        behind = self._behind.pop(connection, None)
+        if behind is not None:
+            self.give_up_lease(behind)
 
     # -- the end --------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
         """Close the connections that no command uses, and those that no command waits for."""
-        for host in list(self._hosts.values()):
+        for host in self._outermost_last():
             if host.wanted:
                 self._close_unused(host, State.READY)
             else:
                 self._close_unused(host, *State)
-        self._advance()
+        self._set_ups.advance()
+
+    def _outermost_last(self) -> list[_Host]:
+        """The hosts, those behind others first: a farewell goes by way of the gateway."""
+        return sorted(self._hosts.values(), key=lambda host: -host.hops)
+
+    def _close_unneeded(self, connection: SshConnection) -> None:
+        """Nobody has used it for long."""
+        host = self._hosts.get(connection.target)
+        if host is not None and connection in host.connections and connection.is_kept:
+            self.counters.idle_closed += 1
+            self._close(host, [connection])
+            self._set_ups.advance()
 
     def _close_unused(self, host: _Host, *states: State) -> bool:
         """Close those in ``states`` that nobody uses; whether there were any."""
         unused = [c for c in host.connections if c.state in states and c.idle]
-        for connection in unused:
+        self._close(host, unused)
+        return bool(unused)
+
+    def _close(self, host: _Host, connections: list[SshConnection]) -> None:
+        for connection in connections:
             host.connections.remove(connection)
             self._forget(connection)
             connection.close()
         if not host.connections and not host.wanted:
             self._hosts.pop(host.target, None)
-        return bool(unused)
 
     def close(self) -> None:
         """End all connections."""
-        hosts, self._hosts = self._hosts, {}
-        self._to_dial.clear()
-        for host in hosts.values():
+        hosts = self._outermost_last()
+        self._hosts = {}
+        self._set_ups.clear()
+        self._behind.clear()
+        for host in hosts:
             for connection in host.connections:
                 self._forget(connection)
                 connection.close()
+        self._upkeep.stop()
+
+    # -- what there is --------------------------------------------------------------------------
+
+    def numbers(self) -> dict[str, int]:
+        """What there is now, and what has happened so far."""
+        ready = [c for h in self._hosts.values() for c in h.connections if c.state is State.READY]
+        waiting = sum(len(host.waiting) for host in self._hosts.values())
+        numbers = self._set_ups.numbers()
+        numbers["queued"] += len(self._behind)
+        return {
+            **numbers,
+            **vars(self.counters),
+            "hosts": len(self._hosts),
+            "ready": len(ready),
+            "idle": sum(connection.idle for connection in ready),
+            "commands_waiting": waiting + sum(len(c.waiting) for c in ready),
+            "channels": sum(connection.session.channels for connection in ready),
+        }

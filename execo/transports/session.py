@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, cast
 
@@ -22,7 +23,7 @@ from execo._core.loop import Loop
 
 from .base import Algorithms
 from .channel import SshChannel
-from .wire import Wire
+from .wire import AnyWire
 
 __all__ = ["Event", "Session"]
 
@@ -80,7 +81,7 @@ class Session(paramiko.Transport):
         common.MSG_CHANNEL_CLOSE: SshChannel.on_close,
     }
 
-    def __init__(self, loop: Loop, wire: Wire, on_lost: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, wire: AnyWire, on_lost: Callable[[], object]) -> None:
         super().__init__(cast(Any, wire), packetizer_class=_QuietPacketizer)
         self.loop = loop
         self.wire = wire
@@ -90,6 +91,7 @@ class Session(paramiko.Transport):
         self._held: list[Message] = []
         self._open: dict[int, SshChannel] = {}
         self._free: list[int] = []
+        self._asked: deque[Callable[[], object]] = deque()
         options = self.get_security_options()
         # First those that encrypt and authenticate in one go: they are several times quicker.
         ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
@@ -138,6 +140,24 @@ class Session(paramiko.Transport):
             del self._open[number]
             self._channels.delete(number)
             self._free.append(number)
+
+    def ask(self, on_answer: Callable[[], object]) -> None:
+        """Ask the host whether it is still there: a request that no server knows, which all refuse
+        (RFC 4254, 4). What comes first of all tells as much, see ``wire.heard``.
+
+        :param on_answer: called on the I/O thread at the answer
+        """
+        self._asked.append(on_answer)
+        message = Message()
+        message.add_byte(common.cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        self.post(message)
+
+    @property
+    def channels(self) -> int:
+        """How many channels are open, or about to be."""
+        return len(self._open)
 
     def hang_up(self) -> None:
         """End the connection; ``on_lost`` follows if it was started. From any thread."""
@@ -189,6 +209,13 @@ class Session(paramiko.Transport):
             for message in self._held:
                 self._send_message(message)
             self._held.clear()
+
+    def _parse_request_success(self, m: Message) -> None:
+        if self._asked:  # answers come in the order of the questions
+            self.loop.call_soon(self._asked.popleft())
+
+    def _parse_request_failure(self, m: Message) -> None:
+        self._parse_request_success(m)
 
     def _parse_disconnect(self, m: Message) -> None:
         m.get_int()

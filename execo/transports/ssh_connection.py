@@ -24,8 +24,9 @@ from execo.errors import ProcessError, Reason
 
 from .base import Exec, Target
 from .dial import known_name
+from .liveness import Liveness
 from .remote_shell import Hello, Mark
-from .wire import Wire
+from .wire import AnyWire
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -59,7 +60,6 @@ class Command(Protocol):
     """What a connection runs: one request and what becomes of it. All on the I/O thread."""
 
     request: Exec
-    tries: int
 
     def request_signal(self, number: int) -> None:
         """Have the server itself send a signal."""
@@ -69,6 +69,9 @@ class Command(Protocol):
 
     def refuse(self, error: ProcessError) -> None:
         """It will not run: ``error`` is what happened to its host."""
+
+    def may_go_again(self, connection: SshConnection) -> bool:
+        """``connection`` is lost, and it has not started: whether another one may run it."""
 
 
 class Lessee(Protocol):
@@ -103,6 +106,9 @@ class SshConnection:
         self.room = room
         self.proven = False  # the host has opened a channel for a command
         self.error: ProcessError | None = None
+        self.ready_since = 0.0  # (monotonic)
+        self.unanswering = False  # lost without a word
+        self.life = Liveness(self)
         self._pool = pool
         self._session: Session | None = None
         self._deadline: TimerHandle | None = None
@@ -121,7 +127,7 @@ class SshConnection:
 
     # -- keys and login -------------------------------------------------------------------------
 
-    def set_up(self, wire: Wire) -> None:
+    def set_up(self, wire: AnyWire) -> None:
         """Agree on keys over a connected socket, and log in."""
         from .session import Session  # see Pool
 
@@ -229,7 +235,7 @@ class SshConnection:
     @property
     def has_room(self) -> bool:
         """Whether it can run one more command."""
-        return self.state is State.READY and self.busy < self.room
+        return self.state is State.READY and self.busy < self.room and self.life.trusted
 
     @property
     def session(self) -> Session:
@@ -239,6 +245,7 @@ class SshConnection:
 
     def run(self, command: Command) -> None:
         """Run a command: at once, or when the guard has said what it has to look like."""
+        self._use()
         self.busy += 1
         self.active += 1
         request = command.request
@@ -317,15 +324,14 @@ class SshConnection:
         if left > 0:
             self._await_answer(command, left)
         else:
-            text = f"it has not answered for {seconds:g} s (connect_timeout): is it frozen, or off?"
-            self._fail(Reason.CONNECT, text, None)
+            self.stopped_answering(f"it has not answered for {seconds:g} s (connect_timeout)")
 
     def give_up(self, command: Command) -> bool:
         """Take back a command that waits for the guard; False if it does not."""
         if command not in self._waiting:
             return False
         self._waiting.remove(command)
-        self.active -= 1
+        self.ended()
         self.finished()
         return True
 
@@ -346,6 +352,11 @@ class SshConnection:
             if self._guard is not None:
                 self._guard.first_ended()
 
+    def ended(self) -> None:
+        """A command has ended."""
+        self.active -= 1
+        self._look_unused()
+
     def finished(self) -> None:
         """The channel of a command is free again."""
         self.busy -= 1
@@ -358,7 +369,7 @@ class SshConnection:
         :param full: not for the first time: it has as many channels as it takes
         """
         self.busy -= 1
-        self.active -= 1
+        self.ended()
         if command is self._first:
             self._first = None  # it did not run
         if full:
@@ -376,17 +387,56 @@ class SshConnection:
 
     def lease(self, lessee: Lessee) -> None:
         """Stay for ``lessee``, beside all commands."""
+        self._use()
+        if self.life.is_fresh:
+            self.grant(lessee)
+        else:
+            # Who is given a dead one cannot tell it from a slow host.
+            self.life.prove(lessee)
+
+    def grant(self, lessee: Lessee) -> None:
+        """It works: ``lessee`` has it."""
         self.lessees.add(lessee)
         lessee.leased(self)
 
     def give_back(self, lessee: Lessee) -> None:
         """``lessee`` needs it no more."""
         self.lessees.discard(lessee)
+        self._look_unused()
+
+    def give_up_lease(self, lessee: Lessee) -> None:
+        """Take back one that waits for the host to answer."""
+        if lessee in self.life.unproven:
+            self.life.unproven.remove(lessee)
+            self._look_unused()
+
+    # -- whether it is used ---------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
         """Nobody uses it."""
-        return not self.active and not self.lessees
+        return not (self.active or self.lessees or self.life.unproven)
+
+    @property
+    def is_kept(self) -> bool:
+        """It is ready, and nobody uses it."""
+        return self.state is State.READY and self.idle
+
+    def _use(self) -> None:
+        if self.is_kept:
+            self._pool.on_used(self)
+
+    def _look_unused(self) -> None:
+        if self.is_kept:
+            self._pool.on_unused(self)
+
+    def stopped_answering(self, how: str) -> None:
+        """It is lost, since nothing comes from the host.
+
+        :param how: what was waited for
+        """
+        self.unanswering = True
+        self._fail(Reason.CONNECT, f"{how}: is it frozen, or off?", None)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -408,7 +458,7 @@ class SshConnection:
             return
         assert self._session is not None
         cause = self._session.get_exception()
-        why = str(cause or "").strip()
+        why = self._session.wire.problem or str(cause or "").strip()
         if self.state is State.KEYS:
             self._fail(Reason.CONNECT, _no_keys(why), cause)
         elif self.state is State.LOGIN:
@@ -438,6 +488,7 @@ class SshConnection:
     def _hang_up(self) -> None:
         self.state = State.OVER
         self._stop_deadline()
+        self.life.stop()
         for timer in self._unanswered.values():
             timer.cancel()
         self._unanswered.clear()

@@ -96,7 +96,7 @@ class SshExec:
 
     def send(self, connection: SshConnection, number: int, mark: Mark | None, posix: bool) -> None:
         """Open a channel on ``connection`` and run there."""
-        from .channel import SshChannel, exec_request, pty_request  # see Pool
+        from .channel import SshChannel, env_request, exec_request, pty_request  # see Pool
 
         request = self.request
         self._connection = connection
@@ -117,6 +117,7 @@ class SshExec:
             return
         self._state = _State.SENT
         requests: list[Callable[[int], Any]] = [pty_request()] if request.pty else []
+        requests += [env_request(*pair) for pair in connection.target.options.env]
         requests.append(exec_request(command))
         self._channel = SshChannel(connection.session, self, requests)
         connection.expect_answer(self)
@@ -283,6 +284,9 @@ class SshExec:
         if patience is None or not self.request.group or connection is None or self._watched:
             return
         self._watched = True
+        # And a second for the order to get there.
+        life = connection.life
+        life.needed_until = max(life.needed_until, time.monotonic() + patience + 1)
         self._loop.call_later(patience, self._kill_survivors, connection)
 
     def _kill_survivors(self, connection: SshConnection) -> None:
@@ -296,12 +300,15 @@ class SshExec:
             self._sink.on_data(stream, data)
 
     def channel_eof(self) -> None:
+        self._end_output(None)
+
+    def _end_output(self, error: OSError | None) -> None:
         if not self._eof:
             self._eof = True
             self._look_done()
             if self.started:
-                self._sink.on_eof(1, None)
-                self._sink.on_eof(2, None)
+                self._sink.on_eof(1, error)
+                self._sink.on_eof(2, error)
 
     def channel_exit(self, status: int | None, why: str) -> None:
         if self._state is _State.SENT:
@@ -332,7 +339,9 @@ class SshExec:
         connection = self._connection
         lost = None if connection is None else connection.error
         if self._state is _State.EXITED:
-            self.channel_eof()
+            # A host may tell of the exit before the last output: that is lost, and not the end.
+            text = "" if lost is None else str(lost)
+            self._end_output(None if lost is None else ConnectionResetError(errno.ECONNRESET, text))
         elif self._state is _State.SENT and channel is not None and not channel.is_open:
             self._send_again(lost)
         elif self._transport.closed and self.request.detach:
@@ -342,21 +351,28 @@ class SshExec:
             self._fail(lost or ProcessError(why, reason=Reason.CONNECT))
         self._release()
 
+    def may_go_again(self, connection: SshConnection) -> bool:
+        """``connection`` is lost, before this command can have started: whether another one may run
+        it. One that was kept may have been dead for long, and so may the next one; of those that
+        were made since, only one may be lost."""
+        if connection.ready_since > self._opened:
+            self.tries += 1
+        return self.tries <= 1
+
     def _send_again(self, lost: ProcessError | None) -> None:
         """The connection was lost before the host has seen the command: another one may run it."""
-        self.tries += 1
+        connection = self._connection
         if self._unwanted:
             self._cancel()
-        elif lost is None or self.tries > 1:
+        elif lost is None or connection is None or not self.may_go_again(connection):
             why = f"{self._host}: the connection was lost before it could run"
             self.refuse(lost or ProcessError(why, reason=Reason.CONNECT))
         else:
             self._state = _State.WAITING
             self._set_done()
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.answered(self)
-                connection.finished()
+            self._connection = None
+            connection.answered(self)
+            connection.finished()
             self._done = False
             self._transport.pool.resubmit(self)
 
@@ -388,7 +404,7 @@ class SshExec:
     def _set_done(self) -> None:
         if not self._done and self._connection is not None:
             self._done = True
-            self._connection.active -= 1
+            self._connection.ended()
 
     def _release(self) -> None:
         self._transport.remove(self)

@@ -161,6 +161,7 @@ class SshForward(SshLease):
     """
 
     request: Forward
+    connection_lost = False  # before it was opened: it may work over another one
 
     _channel: SshChannel | None = None
     _write_ended = False
@@ -246,6 +247,7 @@ class SshForward(SshLease):
             return
         lost = None if self._connection is None else self._connection.error
         if lost is not None or self.start_date is None:
+            self.connection_lost = self.start_date is None
             why = f"{self._host}: the connection was closed before it was used"
             self._fail(lost or ProcessError(why, reason=Reason.CONNECT))
             return
@@ -253,6 +255,10 @@ class SshForward(SshLease):
             text = "it was closed before it had read all"
             self._sink.on_write_error(BrokenPipeError(errno.EPIPE, text))
         self._exit(0)
+
+    def drop(self) -> None:
+        """End it at once: nobody is to be told but the sink."""
+        self._exit(int(signal.SIGKILL))
 
     def _look_done(self) -> None:
         """Both directions have ended: a host closes the channel then, and so do we."""

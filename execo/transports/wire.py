@@ -12,10 +12,11 @@ import contextlib
 import socket
 import threading
 import time
+from typing import Protocol
 
 from execo._core.loop import Loop, owned
 
-__all__ = ["Wire"]
+__all__ = ["AnyWire", "Wire"]
 
 # What is written goes out at once; and a host that has lost its power, which would never say so, is
 # found out by the system within about two minutes, without any wake-up of ours.
@@ -38,6 +39,25 @@ _LEAST_READ = 4096
 _MOST_READ = 256 * 1024
 
 
+class AnyWire(Protocol):
+    """What a session needs of what is under it: a :class:`Wire`, or what does as well.
+
+    - ``heard``: when something last came (monotonic)
+    - ``has_reader``: a thread reads it, see :meth:`release`
+    - ``problem``: why it has ended, if it knows more than the thread that reads
+    """
+
+    heard: float
+    has_reader: bool
+    problem: str
+
+    def settimeout(self, timeout: float | None) -> None: ...
+    def recv(self, size: int) -> bytes: ...
+    def send(self, data: bytes) -> int: ...
+    def close(self) -> None: ...
+    def release(self) -> None: ...
+
+
 class Wire:
     """What paramiko is given as its socket. Methods may be called from any thread.
 
@@ -57,6 +77,7 @@ class Wire:
                 sock.setsockopt(level, option, value)
         self.heard = time.monotonic()
         self.has_reader = False
+        self.problem = ""
         self._loop = loop
         self._sock = sock
         self._read = b""
