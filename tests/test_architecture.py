@@ -29,7 +29,7 @@ HANDLERS = CORE | rooms("output handlers search expect")
 SEAM = CORE | rooms("transports.base")
 SSH_PARTS = rooms(
     "transports.wire transports.dial transports.session transports.keys transports.known_hosts"
-    " transports.remote_shell transports.guard transports.channel"
+    " transports.remote_shell transports.guard transports.channel transports.ssh_login"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
@@ -74,6 +74,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.keys":       SEAM,
     "transports.known_hosts": SEAM,
+    "transports.ssh_login":  SEAM | rooms(
+        "transports.dial transports.keys transports.known_hosts transports.session"
+    ),
     "transports.remote_shell": GROUND,
     "transports.guard":      SEAM | rooms(
         "transports.remote_shell transports.session transports.channel"
@@ -197,7 +200,8 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.taktuk_channel": rooms("transports.taktuk_run"),
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
     "transports.dial": rooms("asyncio"),
-    "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
+    "transports.ssh_connection": rooms("asyncio transports.pool"),
+    "transports.ssh_login": rooms("asyncio"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),
@@ -210,7 +214,8 @@ LIBRARIES: dict[str, str] = {
     "dateutil": "(time_utils)",
     "ClusterShell": "(hostset) clustershell.*",
     "paramiko": (
-        "transports.session transports.channel transports.keys transports.known_hosts testing.*"
+        "transports.session transports.channel transports.keys transports.known_hosts"
+        " transports.ssh_login testing.*"
     ),
     "cryptography": "testing.*",  # comes with paramiko
     "pytest": "testing.pytest_plugin",

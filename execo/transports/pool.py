@@ -88,9 +88,9 @@ class Pool:
         error: Exception | None = None
         try:
             with fork_gate:
-                from . import guard, keys, known_hosts
+                from . import guard, keys, known_hosts, ssh_login
 
-            assert guard is not None
+            assert guard is not None and ssh_login is not None
             self.keys = keys.KeyRing(self.runtime)
             self.known_hosts = known_hosts.KnownHostsFiles(self.runtime)
         except Exception as exc:  # noqa: BLE001 - a broken installation fails in many ways
