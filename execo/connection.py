@@ -12,7 +12,7 @@ from typing import Any
 
 from .host import Host
 from .log import logger
-from .transports.base import ConnectionOptions, Target
+from .transports.base import ConnectionOptions, Login, Target
 
 __all__ = ["connection_to"]
 
@@ -69,7 +69,9 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
         keyfile=None if keyfile is None else os.path.expanduser(os.fspath(keyfile)),
         options=ConnectionOptions(
             host_key_policy=params["host_key_policy"] or said.get("host_key_policy", "off"),
+            policy_chosen=bool(params["host_key_policy"] or said.get("host_key_policy")),
             known_hosts=said.get("known_hosts", ()),
+            login=_login(params, transport),
             connect_timeout=None if timeout is None else float(timeout),
             guard=params["guard"],
             ssh=tuple(shlex.split(command or "ssh")),
@@ -79,6 +81,22 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
         name=host.address,
     )
     return transport, target
+
+
+def _login(params: Mapping[str, Any], transport: str) -> Login:
+    """What to log in with, as far as ``params`` say it.
+
+    :raises ValueError: for secrets that the transport cannot hand on
+    """
+    for key in ("password", "answers"):
+        if params[key] is not None and transport in ("openssh", "taktuk"):
+            raise ValueError(
+                f"the transport {transport!r} cannot use {key!r}: ssh would ask on a terminal. "
+                "Use a key or the agent there, or set transport to 'paramiko'"
+            )
+    return Login(
+        password=params["password"], passphrase=params["passphrase"], answers=params["answers"]
+    )
 
 
 def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ SEAM = CORE | rooms("transports.base")
 SSH_PARTS = rooms(
     "transports.wire transports.dial transports.session transports.keys transports.known_hosts"
     " transports.remote_shell transports.guard transports.channel transports.ssh_login"
+    " transports.asking"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
@@ -72,10 +73,17 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.dial":       SEAM,
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
-    "transports.keys":       SEAM,
+    "transports.key_files":  GROUND,
+    "transports.ssh_agent":  GROUND | rooms("transports.key_files"),
+    "transports.asking":     SEAM | rooms("transports.key_files"),
+    "transports.keys":       SEAM | rooms(
+        "transports.asking transports.key_files transports.ssh_agent"
+    ),
     "transports.known_hosts": SEAM,
+    "transports.ssh_auth":   GROUND | rooms("transports.key_files"),
     "transports.ssh_login":  SEAM | rooms(
-        "transports.dial transports.keys transports.known_hosts transports.session"
+        "transports.asking transports.dial transports.key_files transports.keys"
+        " transports.known_hosts transports.session transports.ssh_auth"
     ),
     "transports.remote_shell": GROUND,
     "transports.guard":      SEAM | rooms(
@@ -202,6 +210,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.dial": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio transports.pool"),
     "transports.ssh_login": rooms("asyncio"),
+    "transports.ssh_auth": rooms("transports.session"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),
@@ -214,10 +223,9 @@ LIBRARIES: dict[str, str] = {
     "dateutil": "(time_utils)",
     "ClusterShell": "(hostset) clustershell.*",
     "paramiko": (
-        "transports.session transports.channel transports.keys transports.known_hosts"
-        " transports.ssh_login testing.*"
+        "transports.session transports.channel transports.key_files transports.ssh_auth testing.*"
     ),
-    "cryptography": "testing.*",  # comes with paramiko
+    "cryptography": "transports.key_files testing.*",  # comes with paramiko
     "pytest": "testing.pytest_plugin",
     "matplotlib": "(engine.timeline)",
     "pandas": "(report) (engine.*)",

@@ -126,6 +126,7 @@ class SshConnection:
             self.target,
             self._session,
             self._pool.keys,
+            self._pool.asker,
             self._pool.known_hosts,
             on_trusted=self._on_trusted,
             on_done=self._on_login,

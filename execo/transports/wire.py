@@ -9,6 +9,7 @@ bounded by the windows of the channels.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
@@ -66,6 +67,15 @@ class Wire:
         self._lock = threading.Lock()
         self._closed = False
         owned.add(self)
+
+    @property
+    def is_loopback(self) -> bool:
+        """The other side is this machine."""
+        try:
+            peer = self._sock.getpeername()
+            return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+        except (OSError, ValueError, AttributeError, IndexError, TypeError):
+            return False  # over, or no socket of a network
 
     # -- what paramiko calls --------------------------------------------------------------------
 
