@@ -91,7 +91,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.ssh_connection": SEAM | SSH_PARTS,
     "transports.pool":       SEAM | SSH_PARTS | rooms("transports.ssh_connection"),
-    "transports.ssh_exec":   SEAM | SSH_PARTS,
+    "transports.ssh_expired": GROUND,
+    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
         "transports.pool transports.ssh_exec transports.ssh_lease"

@@ -75,6 +75,7 @@ class _Wish:
     certificates: tuple[str, ...]
     identities_only: bool
     agent: str | None
+    socket: str | None  # of the agent, as the environment says it now
     can_unlock: bool
 
 
@@ -103,6 +104,7 @@ class KeyRing:
             login.certificates,
             login.identities_only,
             login.agent,
+            agent_socket(login.agent),
             can_unlock,
         )
         known = self._known.get(wish)
@@ -231,12 +233,10 @@ class _Gathering:
 
     wish: _Wish
     problems: list[str] = field(default_factory=list)
-    _socket: str | None = None
     _held: list[AgentKey] | None = None
 
     def keys(self) -> Keys:
         wish = self.wish
-        self._socket = agent_socket(wish.agent)
         named = [*((wish.keyfile,) if wish.keyfile else ()), *(wish.identities or ())]
         usual: list[str] = []
         if wish.keyfile is None and wish.identities is None:
@@ -245,7 +245,7 @@ class _Gathering:
         others: list[Identity] = []
         if wish.keyfile is None and not wish.identities_only:
             others = [self._of_agent(key, _agent_name(key)) for key in self._agent_keys()]
-            if self._socket is None:
+            if self.wish.socket is None:
                 where = "SSH_AUTH_SOCK is not set" if wish.agent is None else wish.agent
                 self.problems.append(f"there is no agent ({where})")
             elif not others and not self.problems:
@@ -263,16 +263,16 @@ class _Gathering:
     def _agent_keys(self) -> list[AgentKey]:
         if self._held is None:
             self._held = []
-            if self._socket is not None:
+            if self.wish.socket is not None:
                 try:
-                    self._held = list_keys(self._socket, AGENT_PATIENCE)
+                    self._held = list_keys(self.wish.socket, AGENT_PATIENCE)
                 except LoginProblem as exc:
                     self.problems.append(str(exc))
         return self._held
 
     def _of_agent(self, key: AgentKey, source: str) -> Identity:
-        assert self._socket is not None
-        return Identity(source, key.public, agent=self._socket, signer=key.public)
+        assert self.wish.socket is not None
+        return Identity(source, key.public, agent=self.wish.socket, signer=key.public)
 
     def _of_files(self, paths: Iterable[str]) -> list[Identity]:
         found = []

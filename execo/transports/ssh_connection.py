@@ -188,6 +188,11 @@ class SshConnection:
             if timeout is not None:
                 self._deadline = self.runtime.loop.call_later(timeout, self._guard.give_up)
 
+    @property
+    def has_hello(self) -> bool:
+        """The guard runs there, so commands do."""
+        return self._hello is not None
+
     def _on_guard(self, hello: Hello | None) -> None:
         self._stop_deadline()
         self._hello = hello

@@ -426,6 +426,8 @@ class SshLogin:
         hint = "set keyfile or user"
         if allowed & {"password", "keyboard-interactive"} and not self._has_secrets:
             hint = "set keyfile, user or password"
+        elif "the password" in self._tried:
+            hint = "check user and password"
         if any(name.startswith("gssapi") for name in allowed):
             hint += ", or transport to 'openssh' for Kerberos"
         whole = f"cannot log in as {self._user!r}: {text}{taken}{problems}; {hint}"
