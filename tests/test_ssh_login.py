@@ -813,7 +813,7 @@ def test_an_agent_that_freezes(
         assert [one.reason for one in remote.processes] == [Reason.AUTH] * 3 + [None]
         for one in remote.processes[:3]:
             assert "within 2 s (connect_timeout)" in one.message
-            assert "the agent's key 'opened'" in one.message
+            assert "waited for a signature by the agent's key" in one.message
         process.send_signal(signal.SIGCONT)
         assert run(hosts[0], "true").ok
 

@@ -486,7 +486,8 @@ class SshLogin:
     def _on_timeout(self) -> None:
         seconds = self._target.options.connect_timeout
         reason = Reason.AUTH if self._trusted else Reason.CONNECT
-        tried = f", after {', '.join(self._tried)}" if self._tried else ""
+        before = [one for one in self._tried if one not in self._stage]
+        tried = f", after {', '.join(before)}" if before else ""
         text = f"not connected within {seconds:g} s (connect_timeout): waited for {self._stage}"
         self._fail(reason, text + tried, None)
 
