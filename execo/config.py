@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from ._user_file import (
@@ -183,6 +183,17 @@ default_connection_params: dict[str, Any] = {
     # File of the private key. None: as ~/.ssh/config says, the agent's and the usual ones.
     # Default: None.
     "keyfile": None,
+    # Password, for hosts that ask for one: a string, or a function from host and user to it, called
+    # once for each. None: none is sent. Only inside this process (paramiko). Default: None.
+    "password": None,
+    # Passphrase of key files: a string, or a function from the file's path to it, called once for
+    # each file. None: the program that SSH_ASKPASS names, as for ssh, or else such files are used
+    # through the agent alone. Default: None.
+    "passphrase": None,
+    # Function that answers what hosts ask at the login, a second factor for one:
+    # answers(host, user, title, instructions, [(question, shown), ...]) gives a list of strings.
+    # None: a single question is answered with the password. Default: None.
+    "answers": None,
     # TCP port of the ssh server. None: as ~/.ssh/config says, or else 22. Default: None.
     "port": None,
     # How hosts are reached: "paramiko" (inside this process, connections are kept and shared),
@@ -275,6 +286,31 @@ default_connexion_params = default_connection_params
 _BUILTIN_CONNECTION_PARAMS = dict(default_connection_params)
 
 
+class Secret(str):
+    """A text whose ``repr`` does not show it: not in a dict of parameters, nor in a traceback."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+_SECRETS = frozenset({"become_password", "passphrase", "password"})
+"""Connection parameters that are shown to nobody."""
+
+
+def _shown(key: object, value: object) -> str:
+    """A wrong value for messages."""
+    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
+
+
+def _kept(key: object, value: Any) -> Any:
+    """What is kept of a value: no list that somebody changes, no secret that is shown."""
+    if isinstance(value, list):
+        return tuple(value)
+    return Secret(value) if key in _SECRETS and isinstance(value, str) else value
+
+
 # What a value must be: a test and the words for it. A wrong value would otherwise show up hours
 # later, in the middle of an experiment, as an error of whoever reads it first.
 _Rule = tuple[Callable[[Any], bool], str]
@@ -322,6 +358,14 @@ def _is_words(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(word, str) for word in value)
 
 
+def _is_function(value: Any) -> bool:
+    return callable(value) and isinstance(value, Hashable)
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, str) or _is_function(value)
+
+
 def _or_none(rule: _Rule) -> _Rule:
     test, expected = rule
     return lambda value: value is None or test(value), f"{expected}, or None"
@@ -361,6 +405,9 @@ _CONFIGURATION_RULES: dict[str, _Rule] = {
 _CONNECTION_RULES: dict[str, _Rule] = {
     "user": _or_none(_STR),
     "keyfile": _or_none(_PATH),
+    "password": _or_none((_is_secret, "a string, or a function from host and user to one")),
+    "passphrase": _or_none((_is_secret, "a string, or a function from path to one")),
+    "answers": _or_none((_is_function, "a function that gives a list of strings")),
     "port": _or_none(_PORT),
     "transport": _STR,
     "host_key_policy": (
@@ -400,23 +447,6 @@ _CONNECTION_RULES: dict[str, _Rule] = {
 }
 
 
-_SECRETS = frozenset({"become_password"})
-"""Connection parameters that are shown to nobody."""
-
-
-class Secret(str):
-    """A text whose ``repr`` does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
-def _shown(key: str, value: object) -> str:
-    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
-
-
 def _nearest(key: object, known: Mapping[str, Any]) -> str:
     """The known key nearest to a wrong one, as the end of a message."""
     from difflib import get_close_matches  # only when somebody mistypes: it takes time to import
@@ -454,12 +484,9 @@ def make_connection_params(
             )
         test, expected = _CONNECTION_RULES[key]
         if not test(value):
-            got = _shown(key, value)
-            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {got}")
-        if isinstance(value, list):
-            params[key] = tuple(value)
-        elif key in _SECRETS and isinstance(value, str):
-            params[key] = Secret(value)
+            shown = _shown(key, value)
+            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {shown}")
+        params[key] = _kept(key, value)
     return params
 
 
@@ -576,9 +603,7 @@ def _update(
             )
         if key == "color_styles":
             value = {**target[key], **value}
-        elif isinstance(value, list):
-            value = tuple(value)
-        target[key] = value
+        target[key] = _kept(key, value)
 
 
 # Last, so that the file can import the names above from this module.

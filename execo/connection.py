@@ -220,9 +220,9 @@ def _base_options(params: Mapping[str, Any], words: tuple[str, ...] = ()) -> Con
         keepalive=_seconds(params["keepalive"]),
         idle_limit=_seconds(params["idle_limit"]),
         login=Login(
-            password=params.get("password"),
-            passphrase=params.get("passphrase"),
-            answers=params.get("answers"),
+            password=params["password"],
+            passphrase=params["passphrase"],
+            answers=params["answers"],
         ),
         guard=params["guard"],
         ssh=tuple(shlex.split(command or "ssh")),

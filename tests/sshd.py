@@ -136,6 +136,25 @@ class RealSshd:
             self._users[Path(shell).name, root] = name
         return self._users[Path(shell).name, root]
 
+    def person(self, word: str, password: str, *, expired: bool = False) -> str:
+        """The name of a user of its own who has a password. The settings have to let passwords in.
+
+        :param word: tells persons apart, as part of the name
+        :param expired: the password has to be changed at the next login
+        """
+        if os.geteuid() != 0:
+            pytest.skip("only root can make the users that this test needs")
+        name = f"execo-{self.port}-{word}"
+        if (word, False) not in self._users:
+            home = self.folder / "home" / name
+            home.mkdir()
+            _run("useradd", "-M", "-N", "-d", str(home), "-s", "/bin/sh", name)
+            os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+            self._users[word, False] = name
+        _run("chpasswd", stdin=f"{name}:{password}\n")
+        _run("chage", "-d", "0" if expired else "2026-01-01", name)
+        return name
+
     @property
     def keyfile(self) -> Path:
         return self.folder / "user_key"
@@ -253,13 +272,13 @@ class RealSshd:
         shutil.rmtree(self.folder)
 
 
-def _run(*command: str, cwd: Path | None = None) -> None:
+def _run(*command: str, cwd: Path | None = None, stdin: str = "") -> None:
     """:raises RuntimeError: if it fails; with what it wrote to stderr"""
     done = subprocess.run(
         command,
         cwd=cwd,
         env={"PATH": SYSTEM_PATH},
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,

@@ -29,7 +29,8 @@ HANDLERS = CORE | rooms("output handlers search expect")
 SEAM = CORE | rooms("transports.base")
 SSH_PARTS = rooms(
     "transports.wire transports.dial transports.session transports.keys transports.known_hosts"
-    " transports.remote_shell transports.guard transports.channel"
+    " transports.remote_shell transports.guard transports.channel transports.ssh_login"
+    " transports.asking"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
@@ -78,7 +79,12 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
-    "transports.keys":       SEAM,
+    "transports.key_files":  GROUND,
+    "transports.ssh_agent":  GROUND | rooms("transports.key_files"),
+    "transports.asking":     SEAM | rooms("transports.key_files"),
+    "transports.keys":       SEAM | rooms(
+        "transports.asking transports.key_files transports.ssh_agent"
+    ),
     "transports.known_hosts": SEAM,
     "transports.detached":   GROUND,
     "transports.remote_shell": GROUND | rooms("transports.detached"),
@@ -86,6 +92,11 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.remote_shell transports.session transports.channel"
     ),
     "transports.liveness":   SEAM,
+    "transports.ssh_auth":   GROUND | rooms("transports.key_files"),
+    "transports.ssh_login":  SEAM | rooms(
+        "transports.asking transports.dial transports.key_files transports.keys"
+        " transports.known_hosts transports.session transports.ssh_auth"
+    ),
     "transports.ssh_connection": SEAM | SSH_PARTS | rooms("transports.liveness"),
     "transports.set_ups":    SEAM | rooms(
         "transports.dial transports.ssh_connection transports.counters transports.wire"
@@ -95,7 +106,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.dial_through transports.set_ups transports.ssh_connection"
         " transports.counters transports.upkeep"
     ),
-    "transports.ssh_exec":   SEAM | SSH_PARTS,
+    "transports.ssh_expired": GROUND,
+    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
         "transports transports.dial transports.dial_through transports.pool transports.ssh_exec"
@@ -227,9 +239,11 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
     "transports.dial": rooms("asyncio"),
     "becoming.*": rooms("asyncio"),
-    "transports.ssh_connection": rooms("asyncio paramiko transports.pool"),
+    "transports.ssh_connection": rooms("asyncio transports.pool"),
     "transports.liveness": rooms("asyncio transports.ssh_connection"),
     "transports.upkeep": rooms("asyncio"),
+    "transports.ssh_login": rooms("asyncio"),
+    "transports.ssh_auth": rooms("transports.session"),
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),
@@ -242,9 +256,9 @@ LIBRARIES: dict[str, str] = {
     "dateutil": "(time_utils)",
     "ClusterShell": "(hostset) clustershell.*",
     "paramiko": (
-        "transports.session transports.channel transports.keys transports.known_hosts testing.*"
+        "transports.session transports.channel transports.key_files transports.ssh_auth testing.*"
     ),
-    "cryptography": "testing.*",  # comes with paramiko
+    "cryptography": "transports.key_files testing.*",  # comes with paramiko
     "pytest": "testing.pytest_plugin",
     "matplotlib": "(engine.timeline)",
     "pandas": "(report) (engine.*)",

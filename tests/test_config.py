@@ -124,6 +124,9 @@ def test_the_defaults_of_the_connection_params() -> None:
     assert default_connection_params == {
         "user": None,
         "keyfile": None,
+        "password": None,
+        "passphrase": None,
+        "answers": None,
         "port": None,
         "transport": "auto",
         "host_key_policy": None,

@@ -5,18 +5,23 @@ from __future__ import annotations
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from execo import Host, Remote
+from execo.connection import connection_to
 from execo.errors import Reason
-from execo.transports import close_idle
+from execo.transports import close_idle, known_hosts
 from execo.transports.base import Target
 from execo.transports.dial import known_name
+from execo.transports.known_hosts import needs_openssh
 from remote_commands import QUIET, TIMEOUT, HostScript, run, until
 from sshd import RealSshd
 
@@ -301,3 +306,155 @@ def test_only_an_unknown_type_is_shown(plain: Host, rich: Any, known: Path) -> N
     assert process.reason is Reason.HOST_KEY
     assert "another type than the known one" in process.message
     assert known.read_text() == f"{named(plain)} {keys['rsa']}\n"
+
+
+# -- what files of ssh_config say -----------------------------------------------------------------
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Changes the options of all connections that follow."""
+
+    def change(**changes: Any) -> None:
+        def changed(host: Host, given: Any) -> tuple[str, Target]:
+            name, target = connection_to(host, given)
+            return name, replace(target, options=replace(target.options, **changes))
+
+        monkeypatch.setattr("execo.ssh_process.connection_to", changed)
+
+    return change
+
+
+def finds(known: Path, name: str) -> bool:
+    words = ["ssh-keygen", "-F", name, "-f", str(known)]
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+
+def test_names_are_hashed(plain: Host, sshd: RealSshd, known: Path, options: Any) -> None:
+    options(hash_known_hosts=True)
+    assert run(plain, "true", params(known, "accept-new")).ok
+    until(lambda: known.exists() and known.read_text())
+    text = known.read_text()
+    assert text.startswith("|1|")
+    assert text.count("\n") == 1
+    assert plain.address not in text
+    assert finds(known, named(plain))
+    assert not finds(known, "web1")
+    close_idle()
+    # And they are known again, by ssh's own and by us, in a process that has not written them.
+    copy = known.with_name("copy")
+    copy.write_text(text)
+    assert run(plain, "true", params(copy, "strict")).ok
+
+
+def test_an_alias_takes_the_place_of_the_name(
+    plain: Host, sshd: RealSshd, known: Path, options: Any
+) -> None:
+    options(host_key_alias="Nodes")
+    hosts = sshd.hosts(3)
+    assert Remote("true", hosts, params(known, "accept-new")).run(TIMEOUT).finished_ok
+    until(lambda: known.exists() and known.read_text())
+    # Without the port, and in small letters, as ssh does it; once for all of them.
+    assert known.read_text() == f"nodes {sshd.host_key}\n"
+    close_idle()
+    assert Remote("true", hosts, params(known, "strict")).run(TIMEOUT).finished_ok
+    other = known.with_name("other")
+    other.write_text(f"nodes {other_key(sshd)}\n")
+    process = run(plain, "true", params(other, "strict"))
+    assert process.reason is Reason.HOST_KEY
+    assert "-R nodes" in process.message
+
+
+def test_an_authority_is_for_ssh(plain: Host, sshd: RealSshd, known: Path) -> None:
+    known.write_text(f"@cert-authority [127.0.*]:*,web* {other_key(sshd)}\n")
+    for policy in ("strict", "accept-new"):
+        process = run(plain, "true", params(known, policy))
+        assert process.reason is Reason.HOST_KEY
+        assert "an authority answers for its host key (@cert-authority in" in process.message
+        assert "set transport to 'openssh'" in process.message
+    assert known.read_text().count("\n") == 1
+    # A key that is known beside it is.
+    both = known.with_name("both")
+    both.write_text(known.read_text() + f"{named(plain)} {sshd.host_key}\n")
+    assert run(plain, "true", params(both)).ok
+
+
+def test_which_hosts_have_an_authority(
+    known: Path, sshd: RealSshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = sshd.host_key
+    missing = str(known.with_name("missing"))
+    paths = (missing, str(known))
+    assert not needs_openssh(paths, "web1")
+    monkeypatch.setattr("execo.transports.known_hosts.KEPT", 0.0)
+    known.write_text(
+        f"web1 {key}\n# @cert-authority web1 {key}\n"
+        f"@cert-authority *.example.org,!old.example.org,[gw]:* {key} us\n@cert-authority broken\n"
+    )
+    # It is looked at again after a while.
+    known_hosts._authorities.clear()
+    assert {name for name in ("web1", "a.example.org", "old.example.org", "[gw]:2222", "gw")
+            if needs_openssh(paths, name)} == {"a.example.org", "[gw]:2222"}  # fmt: skip
+    known.write_text(f"@cert-authority web1 {key}\n")
+    assert needs_openssh(paths, "web1")
+    assert not needs_openssh(paths, "a.example.org")
+    monkeypatch.setattr("execo.transports.known_hosts.USER_FILE", str(known))
+    assert needs_openssh((), "web1")
+
+
+def test_looking_for_authorities_needs_no_paramiko() -> None:
+    source = (
+        "import sys; from execo.transports.known_hosts import needs_openssh; "
+        "print(needs_openssh(('/nowhere',), 'web1'), 'paramiko' in sys.modules)"
+    )
+    words = [sys.executable, "-c", source]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout == "False False\n"
+
+
+def test_files_are_read_again_only_when_they_have_changed(
+    plain: Host, sshd: RealSshd, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execo.transports.known_hosts.KEPT", 0.0)
+    read: list[str] = []
+    lines = known_hosts._lines
+
+    def counted(path: str) -> list[str]:
+        read.append(path)
+        return lines(path)
+
+    monkeypatch.setattr("execo.transports.known_hosts._lines", counted)
+    known.write_text(f"{named(plain)} {sshd.host_key}\n")
+    for _ in range(3):
+        assert run(plain, "true", params(known)).ok
+        close_idle()
+    assert read == [str(known)]
+    with known.open("a") as file:
+        file.write("# more\n")
+    assert run(plain, "true", params(known)).ok
+    assert read == [str(known)] * 2
+
+
+def test_a_large_file_is_read_soon(plain: Host, sshd: RealSshd, known: Path) -> None:
+    others = "".join(f"web{number},10.0.0.{number} {sshd.host_key}\n" for number in range(20_000))
+    known.write_text(f"{others}{named(plain)} {sshd.host_key}\n")
+    assert run(plain, "true", params(known, connect_timeout=15)).ok
+
+
+def test_several_processes_write_at_once(sshd: RealSshd, known: Path, tmp_path: Path) -> None:
+    source = f"""
+hosts = [Host(f"127.0.{{os.environ['NET']}}.{{n}}", user, keyfile, int(port)) for n in range(1, 31)]
+options = ["-o", 'UserKnownHostsFile="{known}"']
+print(Remote("true", hosts, {{"host_key_policy": "accept-new", "ssh_options": options}}).run().ok)
+"""
+    hosts = sshd.hosts(1)
+    with ExitStack() as stack:
+        scripts = [
+            stack.enter_context(HostScript(tmp_path, source, hosts[0], env={"NET": str(net)}))
+            for net in range(6, 9)
+        ]
+        for script in scripts:
+            assert script.finish() == (0, "True\n", "")
+    lines = known.read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 90
+    assert all(line.endswith(sshd.host_key) and line.startswith("[127.0.") for line in lines)

@@ -6,28 +6,77 @@ Under ``accept-new`` the first key that a host shows is recorded and any other o
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import fcntl
+import functools
+import hashlib
+import hmac
 import os
 import re
+import secrets
 import shlex
+import threading
 import time
 from collections.abc import Callable, Sequence
-
-import paramiko
-from paramiko.hostkeys import HostKeyEntry, HostKeys
+from dataclasses import dataclass
 
 from execo._core.pool import Strand
 from execo._core.runtime import Runtime
 from execo.log import logger
 
-__all__ = ["KnownHosts", "KnownHostsFiles"]
+__all__ = ["HostKey", "KnownHosts", "KnownHostsFiles", "needs_openssh"]
 
 USER_FILE = "~/.ssh/known_hosts"
 SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
 
 KEPT = 10.0
 """Seconds after which the files are read again: somebody may have removed a changed key."""
+
+
+_KINDS = frozenset({
+    "ssh-rsa",
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The public key of a host: its type, and its form on the wire."""
+
+    kind: str
+    blob: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """As ssh shows it."""
+        digest = hashlib.sha256(self.blob).digest()
+        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    names: tuple[str, ...]
+    key: HostKey
+
+
+def _entry(words: Sequence[str]) -> _Entry | None:
+    """What the names, the type and the key of a line say; None for what is none, or of a type that
+    we cannot use: ssh, too, passes over these."""
+    if len(words) < 3 or words[1] not in _KINDS:
+        return None
+    try:
+        blob = base64.b64decode(words[2], validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    kind = words[1].encode()
+    if not blob.startswith(len(kind).to_bytes(4, "big") + kind):
+        return None
+    return _Entry(tuple(words[0].split(",")), HostKey(words[1], blob))
 
 
 class KnownHosts:
@@ -38,60 +87,61 @@ class KnownHosts:
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self._paths = paths
-        self._plain: dict[str, list[paramiko.PKey]] = {}
-        self._others: list[HostKeyEntry] = []  # hashed names and patterns
-        self._revoked: list[HostKeyEntry] = []
+        self._plain: dict[str, list[HostKey]] = {}
+        self._others: list[_Entry] = []  # hashed names and patterns
+        self._revoked: list[_Entry] = []
+        self._authorities: list[_Entry] = []
         for path in paths:
-            # None of them needs to exist.
-            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
-                for number, line in enumerate(f, 1):
-                    self._read(line.strip(), number)
+            for line in _lines(path):
+                self._read(line.split())
 
-    def _read(self, line: str, number: int) -> None:
-        if not line or line.startswith("#"):
+    def _read(self, words: list[str]) -> None:
+        if not words or words[0].startswith("#"):
             return
-        marker, rest = "", line
-        if line.startswith("@"):
-            marker, _, rest = line.partition(" ")
-        try:
-            entry = HostKeyEntry.from_line(rest, number)
-        except Exception:  # noqa: BLE001 - a line that is none is passed over, as by ssh
+        marker = words.pop(0) if words[0].startswith("@") else ""
+        entry = _entry(words)
+        if entry is None:
             return
-        if entry is None or marker == "@cert-authority":
-            return
-        if marker == "@revoked":
+        if marker == "@cert-authority":
+            self._authorities.append(entry)
+        elif marker == "@revoked":
             self._revoked.append(entry)
+        elif marker:
             return
-        if any(c in name for name in entry.hostnames for c in "|*?!"):
+        elif any(c in name for name in entry.names for c in "|*?!"):
             self._others.append(entry)
-            return
-        for name in entry.hostnames:
-            self._plain.setdefault(name, []).append(entry.key)
+        else:
+            for name in entry.names:
+                self._plain.setdefault(name, []).append(entry.key)
 
     @property
     def is_slow(self) -> bool:
         """Whether a look-up may take milliseconds: each hashed name has to be tried."""
         return len(self._others) > 20
 
-    def keys_of(self, name: str) -> list[paramiko.PKey]:
+    def keys_of(self, name: str) -> list[HostKey]:
         """The known keys of a host."""
-        others = [entry.key for entry in self._others if _matches(entry, name)]
+        others = [entry.key for entry in self._others if _matches(entry.names, name)]
         return others + self._plain.get(name, [])
 
     def problem(
-        self, name: str, key: paramiko.PKey, known: Sequence[paramiko.PKey], *, strict: bool
+        self, name: str, key: HostKey, known: Sequence[HostKey], *, strict: bool
     ) -> str | None:
         """Why ``key`` cannot be that of the host; None if it is, or is the first one.
 
         :param known: what :meth:`keys_of` the host has given
         """
-        same = key.asbytes()
-        if any(entry.key.asbytes() == same and _matches(entry, name) for entry in self._revoked):
+        if any(entry.key == key and _matches(entry.names, name) for entry in self._revoked):
             return "its host key is marked as revoked"
-        if any(one.asbytes() == same for one in known):
+        if key in known:
             return None
-        shown = f"{key.get_name()} {key.fingerprint}"
-        if any(one.get_name() == key.get_name() for one in known):
+        shown = f"{key.kind} {key.fingerprint}"
+        if any(_matches(entry.names, name) for entry in self._authorities):
+            return (
+                f"an authority answers for its host key (@cert-authority in "
+                f"{' or '.join(self._paths)}), which only ssh can check: set transport to 'openssh'"
+            )
+        if any(one.kind == key.kind for one in known):
             remedy = shlex.join(["ssh-keygen", "-f", self._paths[0], "-R", name])
             return (
                 f"its host key has changed: it shows {shown}, not the known one. If it was "
@@ -99,7 +149,7 @@ class KnownHosts:
             )
         if known:
             return f"its host key is of another type than the known one: it shows {shown}"
-        if name.startswith("[") and self._is_bare(name, same):
+        if name.startswith("[") and self._is_bare(name, key):
             return None
         if strict:
             return (
@@ -108,22 +158,23 @@ class KnownHosts:
             )
         return None
 
-    def _is_bare(self, name: str, key: bytes) -> bool:
+    def _is_bare(self, name: str, key: HostKey) -> bool:
         """As ssh does: an entry without the port will do, if it is the same key."""
-        return any(one.asbytes() == key for one in self.keys_of(name[1:].partition("]")[0]))
+        return key in self.keys_of(name[1:].partition("]")[0])
 
-    def add(self, name: str, key: paramiko.PKey) -> bool:
+    def add(self, name: str, key: HostKey) -> bool:
         """Remember a key that is new; False if another connection was quicker."""
         keys = self._plain.setdefault(name, [])
-        if any(one.asbytes() == key.asbytes() for one in keys):
+        if key in keys:
             return False
         keys.append(key)
         return True
 
-    def write(self, name: str, key: paramiko.PKey) -> None:
-        """Append a key to the first file. Blocks: on a worker."""
+    def write(self, name: str, key: HostKey, hashed: bool = False) -> None:
+        """Append a key to the first file, the name as it is or hashed. Blocks: on a worker."""
         path = self._paths[0]
-        line = f"{name} {key.get_name()} {key.get_base64()}\n"
+        text = base64.b64encode(key.blob).decode()
+        line = f"{_hashed(name) if hashed else name} {key.kind} {text}\n"
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
             with open(path, "a+b") as file:
@@ -139,12 +190,12 @@ class KnownHosts:
             logger.warning("cannot record the key of %s in %s: %s", name, path, exc.strerror)
 
 
-def _matches(entry: HostKeyEntry, name: str) -> bool:
-    """Whether the names of ``entry`` mean the host (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+def _matches(names: Sequence[str], name: str) -> bool:
+    """Whether these names mean the host (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
     matched = False
-    for pattern in entry.hostnames:
+    for pattern in names:
         if pattern.startswith("|1|"):
-            matched = matched or HostKeys.hash_host(name, pattern) == pattern
+            matched = matched or _is_hash_of(pattern, name)
         elif pattern.startswith("!"):
             if _fits(pattern[1:], name):
                 return False
@@ -153,10 +204,92 @@ def _matches(entry: HostKeyEntry, name: str) -> bool:
     return matched
 
 
+def _hash(salt: bytes, name: str) -> bytes:
+    return hmac.digest(salt, name.encode(), "sha1")
+
+
+def _hashed(name: str) -> str:
+    """As ``ssh-keygen -H`` writes it: ``|1|salt|hash``."""
+    salt = secrets.token_bytes(20)
+    return "|1|" + "|".join(base64.b64encode(part).decode() for part in (salt, _hash(salt, name)))
+
+
+def _is_hash_of(pattern: str, name: str) -> bool:
+    try:
+        salt, digest = (base64.b64decode(part) for part in pattern[3:].split("|"))
+    except ValueError:
+        return False
+    return _hash(salt, name) == digest
+
+
 def _fits(pattern: str, name: str) -> bool:
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@functools.lru_cache(1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
     # Not fnmatch: "[address]:port" is a name and no class of characters.
     text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(text, name, re.IGNORECASE) is not None
+    return re.compile(text, re.IGNORECASE)
+
+
+def _lines(path: str) -> list[str]:
+    # None of the files needs to exist.
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.readlines()
+    return []
+
+
+def _default(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE)
+
+
+def _stamp(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
+    """Changes when one of the files does."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(stamps)
+
+
+_authorities: dict[str, tuple[float, object, tuple[tuple[str, ...], ...]]] = {}
+_authorities_lock = threading.Lock()
+
+
+def needs_openssh(paths: tuple[str, ...], name: str) -> bool:
+    """Whether an authority answers for the host's key (``@cert-authority``), which only the ssh
+    command can check. From any thread; reads the files when they have changed, and looks at most
+    every :data:`KEPT` seconds whether they have.
+
+    :param paths: the files; none = the user's and the system's
+    :param name: the host's name in them
+    """
+    return any(_matches(names, name) for path in _default(paths) for names in _authorities_of(path))
+
+
+def _authorities_of(path: str) -> tuple[tuple[str, ...], ...]:
+    now = time.monotonic()
+    known = _authorities.get(path)
+    if known is not None and now < known[0]:
+        return known[2]
+    with _authorities_lock:
+        stamp = _stamp((path,))
+        if known is None or known[1] != stamp:
+            lines = (line.split() for line in _lines(path) if "@cert-authority" in line)
+            found = tuple(
+                tuple(words[1].split(","))
+                for words in lines
+                if len(words) > 3 and words[0] == "@cert-authority"
+            )
+        else:
+            found = known[2]
+        _authorities[path] = (now + KEPT, stamp, found)
+        return found
 
 
 class KnownHostsFiles:
@@ -164,40 +297,41 @@ class KnownHostsFiles:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._known: dict[tuple[str, ...], tuple[float, KnownHosts | None]] = {}
+        self._known: dict[tuple[str, ...], tuple[float, KnownHosts, object]] = {}
         self._strands: dict[tuple[str, ...], Strand] = {}
 
     def get(
         self,
         paths: tuple[str, ...],
         name: str,
-        on_known: Callable[[KnownHosts, list[paramiko.PKey]], object],
+        on_known: Callable[[KnownHosts, list[HostKey]], object],
     ) -> None:
         """Call ``on_known`` with what the files say, and the keys of ``name`` among it.
 
         :param paths: the files; none = the user's and the system's
         """
-        paths = paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE)
-        until, known = self._known.get(paths, (0.0, None))
-        if known is not None and time.monotonic() < until and not known.is_slow:
-            on_known(known, known.keys_of(name))
+        paths = _default(paths)
+        found = self._known.get(paths)
+        if found is not None and time.monotonic() < found[0] and not found[1].is_slow:
+            on_known(found[1], found[1].keys_of(name))
         else:
             strand = self._strands.setdefault(paths, Strand(self._runtime.workers, lambda: name))
             strand.submit(self._read, paths, name, on_known)
 
     def forget(self, paths: tuple[str, ...]) -> None:
         """Have the files read again: what they say was a problem, which may be mended."""
-        self._known.pop(paths or (os.path.expanduser(USER_FILE), SYSTEM_FILE), None)
+        self._known.pop(_default(paths), None)
 
     def _read(
         self,
         paths: tuple[str, ...],
         name: str,
-        on_known: Callable[[KnownHosts, list[paramiko.PKey]], object],
+        on_known: Callable[[KnownHosts, list[HostKey]], object],
     ) -> None:
         # One at a time for each set of files: a thousand hosts read them once.
-        until, known = self._known.get(paths, (0.0, None))
-        if known is None or time.monotonic() >= until:
-            known = KnownHosts(paths)
-            self._known[paths] = (time.monotonic() + KEPT, known)
-        self._runtime.loop.call_soon(on_known, known, known.keys_of(name))
+        found = self._known.get(paths)
+        if found is None or time.monotonic() >= found[0]:
+            stamp = _stamp(paths)  # before they are read: what is written meanwhile counts as new
+            known = found[1] if found is not None and found[2] == stamp else KnownHosts(paths)
+            found = self._known[paths] = (time.monotonic() + KEPT, known, stamp)
+        self._runtime.loop.call_soon(on_known, found[1], found[1].keys_of(name))

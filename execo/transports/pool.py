@@ -28,6 +28,7 @@ from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from .asking import Asker
     from .keys import KeyRing
     from .known_hosts import KnownHostsFiles
 
@@ -94,6 +95,7 @@ class Pool:
     def __init__(self, runtime: Runtime, way_to: Callable[[Target], Way]) -> None:
         self.runtime = runtime
         self.counters = Counters()
+        self.asker: Asker
         self.keys: KeyRing
         self.known_hosts: KnownHostsFiles
         self._loading = False
@@ -113,10 +115,11 @@ class Pool:
         error: Exception | None = None
         try:
             with fork_gate:
-                from . import guard, keys, known_hosts
+                from . import asking, guard, keys, known_hosts, ssh_login
 
-            assert guard is not None
-            self.keys = keys.KeyRing(self.runtime)
+            assert guard is not None and ssh_login is not None
+            self.asker = asking.Asker(self.runtime)
+            self.keys = keys.KeyRing(self.runtime, self.asker)
             self.known_hosts = known_hosts.KnownHostsFiles(self.runtime)
         except Exception as exc:  # noqa: BLE001 - a broken installation fails in many ways
             error = exc

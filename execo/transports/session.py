@@ -68,6 +68,8 @@ class Session(paramiko.Transport):
     # Of paramiko's, without annotations there.
     active: bool
     saved_exception: Exception | None
+    server_extensions: dict[str, bytes]
+    _auth_trigger: Callable[[], None]
     _channels: Any
     _send_message: Callable[[Message], None]
     _channel_handler_table: ClassVar[dict[int, Callable[[SshChannel, Message], None]]] = {
@@ -169,6 +171,10 @@ class Session(paramiko.Transport):
         for channel in list(self._open.values()):
             channel.lose()
 
+    def take_auth(self, handler: Any) -> None:
+        """Have ``handler`` in the place of paramiko's own authentication, see ``ssh_auth``."""
+        self.auth_handler = handler
+
     # -- any thread -----------------------------------------------------------------------------
 
     def post(self, message: Message) -> None:
@@ -191,6 +197,10 @@ class Session(paramiko.Transport):
                 self._held.append(data)
 
     # -- the thread that reads ------------------------------------------------------------------
+
+    def let_in(self) -> None:
+        """The host has let us in: what follows may be compressed."""
+        self._auth_trigger()
 
     def run(self) -> None:
         try:

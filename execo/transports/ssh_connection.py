@@ -23,7 +23,6 @@ from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
 
 from .base import Exec, Target
-from .dial import known_name
 from .liveness import Liveness
 from .remote_shell import Hello, Mark
 from .wire import AnyWire
@@ -31,13 +30,10 @@ from .wire import AnyWire
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    import paramiko
-
     from .guard import Guard
-    from .keys import Identity, Keys
-    from .known_hosts import KnownHosts
     from .pool import Pool
     from .session import Session
+    from .ssh_login import SshLogin
 
 __all__ = ["Command", "Lessee", "SshConnection", "State"]
 
@@ -112,16 +108,13 @@ class SshConnection:
         self._pool = pool
         self._session: Session | None = None
         self._deadline: TimerHandle | None = None
-        self._identities: deque[Identity] = deque()
-        self._tried: list[str] = []
-        self._problems: tuple[str, ...] = ()
+        self._login: SshLogin | None = None
         self._guard: Guard | None = None
         self._hello: Hello | None = None
         self._plain = not target.options.guard
         self._nonce = secrets.token_hex(6)
         self._number = 0
         self._first: Command | None = None  # the one without a mark, until it has ended
-        self._stage = ""
         self._waiting: deque[Command] = deque()
         self._unanswered: dict[Command, TimerHandle] = {}
 
@@ -130,105 +123,31 @@ class SshConnection:
     def set_up(self, wire: AnyWire) -> None:
         """Agree on keys over a connected socket, and log in."""
         from .session import Session  # see Pool
+        from .ssh_login import SshLogin
 
-        loop = self.runtime.loop
         self.state = State.KEYS
-        self._stage = "keys to agree on"
-        self._session = Session(loop, wire, self._on_lost)
-        options = self.target.options
-        self._session.restrict(options.algorithms)
-        if options.connect_timeout is not None:
-            self._deadline = loop.call_later(options.connect_timeout, self._on_timeout)
-        if options.host_key_policy == "off":
-            self._start(None, [])
-        else:
-            name = known_name(self.target)
-            self._pool.known_hosts.get(options.known_hosts, name, self._start)
+        self._session = Session(self.runtime.loop, wire, self._on_lost)
+        self._session.restrict(self.target.options.algorithms)
+        self._login = SshLogin(
+            self.runtime,
+            self.target,
+            self._session,
+            self._pool.keys,
+            self._pool.asker,
+            self._pool.known_hosts,
+            on_trusted=self._on_trusted,
+            on_done=self._on_login,
+            on_failed=self._fail,
+        )
+        self._login.start()
 
-    def _start(self, files: KnownHosts | None, known: Sequence[paramiko.PKey]) -> None:
-        from .session import Event
-
-        session = self._session
-        if session is None or self.state is not State.KEYS:
-            return
-        if known:
-            session.prefer_key_types(key.get_name() for key in known)
-        event = Event(self.runtime.loop, lambda: self._on_keys(files, known))
-        session.wire.has_reader = True
-        try:
-            session.start_client(event=event)
-        except RuntimeError as exc:  # no thread can be started
-            session.wire.release()
-            self._fail(Reason.CONNECT, f"no thread can be started for it: {exc}", exc)
-
-    def _on_keys(self, files: KnownHosts | None, known: Sequence[paramiko.PKey]) -> None:
-        session = self._session
-        if session is None or self.state is not State.KEYS or not session.is_active():
-            return  # lost: that is told apart
-        if files is not None:
-            key = session.get_remote_server_key()
-            name = known_name(self.target)
-            strict = self.target.options.host_key_policy == "strict"
-            problem = files.problem(name, key, known, strict=strict)
-            if problem is not None:
-                self._pool.known_hosts.forget(self.target.options.known_hosts)
-                self._fail(Reason.HOST_KEY, problem, None)
-                return
-            if not known and files.add(name, key):
-                self.runtime.workers.submit(files.write, name, key)
+    def _on_trusted(self) -> None:
         self.state = State.LOGIN
-        self._stage = "our keys (the key file, or the agent)"
-        self._pool.keys.get(self.target.keyfile, self._on_identities)
-
-    def _on_identities(self, keys: Keys) -> None:
-        self._identities.extend(keys.identities)
-        self._problems = keys.problems
-        self._try_key()
-
-    def _try_key(self) -> None:
-        session = self._session
-        if session is None or self.state is not State.LOGIN:
-            return
-        if not self._identities:
-            self._refuse_login()
-            return
-        from .session import Event
-
-        identity = self._identities.popleft()
-        if identity.source not in self._tried:
-            self._tried.append(identity.source)
-        self._stage = "its answer"
-        try:
-            session.auth_publickey(
-                self._user,
-                identity.key,
-                Event(self.runtime.loop, self._on_login),
-            )
-        except Exception as exc:  # noqa: BLE001 - it signs: keys, agents and hardware fail
-            # If it was lost in this moment, that is told apart.
-            if session.is_active() and not isinstance(exc, (OSError, EOFError)):
-                self._fail(Reason.AUTH, f"{identity.source} cannot be used: {exc}", exc)
 
     def _on_login(self) -> None:
-        session = self._session
-        if session is None or self.state is not State.LOGIN or not session.is_active():
-            return
-        if not session.is_authenticated():
-            self._try_key()
-            return
         self.state = State.READY
-        self._stop_deadline()
+        self._login = None
         self._pool.on_ready(self)
-
-    def _refuse_login(self) -> None:
-        tried = f"it refused {', '.join(self._tried)}" if self._tried else "there is no key to try"
-        problems = f" ({'; '.join(self._problems)})" if self._problems else ""
-        text = f"cannot log in as {self._user!r}: {tried}{problems}; set keyfile or user"
-        self._fail(Reason.AUTH, text, None)
-
-    @property
-    def _user(self) -> str:
-        return self.target.user or ""
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -275,6 +194,11 @@ class SshConnection:
             timeout = self.target.options.connect_timeout
             if timeout is not None:
                 self._deadline = self.runtime.loop.call_later(timeout, self._guard.give_up)
+
+    @property
+    def has_hello(self) -> bool:
+        """The guard runs there, so commands do."""
+        return self._hello is not None
 
     def _on_guard(self, hello: Hello | None) -> None:
         self._stop_deadline()
@@ -446,12 +370,6 @@ class SshConnection:
             self._guard.dismiss()
         self._hang_up()
 
-    def _on_timeout(self) -> None:
-        seconds = self.target.options.connect_timeout
-        reason = Reason.CONNECT if self.state is State.KEYS else Reason.AUTH
-        text = f"not connected within {seconds:g} s (connect_timeout): waited for {self._stage}"
-        self._fail(reason, text, None)
-
     def _on_lost(self) -> None:
         """The session is over: the host has ended it, the network has, or we have."""
         if self.state is State.OVER:
@@ -459,13 +377,8 @@ class SshConnection:
         assert self._session is not None
         cause = self._session.get_exception()
         why = self._session.wire.problem or str(cause or "").strip()
-        if self.state is State.KEYS:
-            self._fail(Reason.CONNECT, _no_keys(why), cause)
-        elif self.state is State.LOGIN:
-            tried = f" after {', '.join(self._tried)}" if self._tried else ""
-            said = f": {why}" if why else ""
-            text = f"it hung up during the login of {self._user!r}{tried}{said}; set keyfile"
-            self._fail(Reason.AUTH, text, cause)
+        if self._login is not None:
+            self._login.lost(why, cause)
         else:
             self._fail(Reason.CONNECT, f"the connection is lost{': ' if why else ''}{why}", cause)
 
@@ -489,6 +402,9 @@ class SshConnection:
         self.state = State.OVER
         self._stop_deadline()
         self.life.stop()
+        if self._login is not None:
+            self._login.stop()
+            self._login = None
         for timer in self._unanswered.values():
             timer.cancel()
         self._unanswered.clear()
@@ -504,11 +420,3 @@ class SshConnection:
     def waiting(self) -> Sequence[Command]:
         """Commands that wait for the guard."""
         return self._waiting
-
-
-def _no_keys(why: str) -> str:
-    if "banner" in why or "protocol version" in why:
-        return f"what answers there does not speak SSH ({why})"
-    if "Incompatible" in why or "no acceptable" in why:
-        return f"no common algorithm: {why}; set transport to 'openssh' to reach very old servers"
-    return f"it hung up while keys were agreed on{f' ({why})' if why else ''}"

@@ -9,6 +9,7 @@ bounded by the windows of the channels.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
@@ -45,11 +46,15 @@ class AnyWire(Protocol):
     - ``heard``: when something last came (monotonic)
     - ``has_reader``: a thread reads it, see :meth:`release`
     - ``problem``: why it has ended, if it knows more than the thread that reads
+    - ``is_loopback``: it does not leave this machine
     """
 
     heard: float
     has_reader: bool
     problem: str
+
+    @property
+    def is_loopback(self) -> bool: ...
 
     def settimeout(self, timeout: float | None) -> None: ...
     def recv(self, size: int) -> bytes: ...
@@ -87,6 +92,15 @@ class Wire:
         self._lock = threading.Lock()
         self._closed = False
         owned.add(self)
+
+    @property
+    def is_loopback(self) -> bool:
+        """The other side is this machine."""
+        try:
+            peer = self._sock.getpeername()
+            return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+        except (OSError, ValueError, AttributeError, IndexError, TypeError):
+            return False  # over, or no socket of a network
 
     # -- what paramiko calls --------------------------------------------------------------------
 
