@@ -565,7 +565,7 @@ def told(target: Target) -> dict[str, Any]:
         "strict": checking[options.host_key_policy],
         "timeout": options.connect_timeout,
         "count": options.keepalive_count,
-        "set": [f"{name}={value}" for name, value in options.env if len(name) == 1],
+        "set": [f"{name}={value}" for name, value in options.env if name not in os.environ],
         "bits": options.algorithms.least_rsa_bits or 1024,
     }
 
