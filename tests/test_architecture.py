@@ -93,9 +93,13 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.liveness":   SEAM,
     "transports.ssh_auth":   GROUND | rooms("transports.key_files"),
+    "transports.ssh_methods": SEAM | rooms(
+        "transports.asking transports.key_files transports.keys transports.session"
+        " transports.ssh_auth"
+    ),
     "transports.ssh_login":  SEAM | rooms(
-        "transports.asking transports.dial transports.key_files transports.keys"
-        " transports.known_hosts transports.session transports.ssh_auth"
+        "transports.asking transports.dial transports.keys transports.known_hosts"
+        " transports.session transports.ssh_methods"
     ),
     "transports.ssh_connection": SEAM | SSH_PARTS | rooms("transports.liveness"),
     "transports.set_ups":    SEAM | rooms(

@@ -436,18 +436,11 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def admit(server: RealSshd, *keys: Path) -> None:
-    """Have the server let in with these keys, too. The file is its own: the user's part of the
-    server reads it, and nobody else may look into a folder of pytest."""
-    with open(f"{server.keyfile}.pub", "a") as file:
-        file.writelines(Path(f"{key}.pub").read_text() for key in keys)
-
-
 @pytest.fixture(scope="module")
 def key_sshd(locked: dict[str, Path]) -> Iterator[RealSshd]:
     """A server that knows these keys."""
     with RealSshd({"MaxStartups": "100"}) as server:
-        admit(server, *locked.values())
+        server.admit(*locked.values())
         yield server
 
 
@@ -978,7 +971,7 @@ def fingerprint(key: Path) -> str:
 def loud_sshd(locked: dict[str, Path]) -> Iterator[RealSshd]:
     """A server that logs every key that it is shown, and knows the locked ones."""
     with RealSshd({"LogLevel": "VERBOSE", "MaxAuthTries": "20"}) as server:
-        admit(server, locked["openssh"])
+        server.admit(locked["openssh"])
         yield server
 
 
