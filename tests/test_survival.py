@@ -39,3 +39,11 @@ def test_what_survives_and_what_ends(place: World, who: str, transport: str, way
     assert outcome.good == dict.fromkeys(outcome.good, ROUNDS), outcome.errors
     # The end says nothing of what was left alone, nor of what it has ended itself.
     assert "failed" not in outcome.errors
+
+
+@pytest.mark.parametrize("way", ["normal exit", "kill -9"])
+def test_the_same_through_taktuk(place: World, way: str) -> None:
+    if shutil.which("taktuk") is None:
+        pytest.skip("needs taktuk, see tests/install-servers")
+    outcome = rounds(place, "user", "taktuk", way, ROUNDS)
+    assert outcome.good == dict.fromkeys(outcome.good, ROUNDS), outcome.errors

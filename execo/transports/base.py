@@ -187,7 +187,7 @@ class Exec:
       meant to end it; None = for ever
     :param detach: the command is left alone when the script ends or dies
     :param relay: its stdin is empty, and relays take its output, also when nobody here does any
-      more, see :mod:`~execo.transports.detached`; not with ``pty``
+      more, see ``execo.transports.detached``; not with ``pty``
     :param target: the host to run it on; None = this machine
     :param become: whom to run it as, for the transport ``become``; None = who logs in
     :param secret_env: variables to set, too, that nobody else gets to see; for the transports
