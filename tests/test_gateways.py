@@ -272,16 +272,18 @@ def test_a_kept_gateway_that_has_died_is_replaced(
     params = {"connect_timeout": 4}
     assert run(first, "true", params).ok
     before = statistics().connections
-    close = cluster.connections(gateway)
-    assert close == 1
+    assert cluster.connections(gateway) == 1
     cluster.fault(gateway, "freeze")  # without a word, as by a power cut
     threading.Event().wait(0.3)
-    process = on(second, "echo there >> $HOME/ran; echo there", params).start()
+    # One that was behind it before, and one that was not.
+    command = "echo there >> $HOME/ran; echo there"
+    processes = [on(host, command, params).start() for host in (first, second)]
     until(lambda: statistics().connections.lost > before.lost)
     cluster.heal()
-    process.wait(TIMEOUT)
-    assert process.stdout == "there\n"
-    assert (cluster.home(second) / "ran").read_text() == "there\n"
+    for host, process in zip((first, second), processes, strict=True):
+        process.wait(TIMEOUT)
+        assert process.stdout == "there\n"
+        assert (cluster.home(host) / "ran").read_text() == "there\n"
 
 
 def test_the_session_of_a_gateway_that_is_stopped(sshd: RealSshd, reach: Reach, word: str) -> None:

@@ -103,6 +103,22 @@ def test_a_server_with_stock_limits(stock_sshd: RealSshd, reach: Reach, relay: s
     assert Remote("true", [host] * 30).run(TIMEOUT).finished_ok
 
 
+def test_few_programs_begin_at_a_time(cluster: Cluster, reach: Reach, relay: str) -> None:
+    # Each may have to log in to the same gateway, however long that takes.
+    for host in cluster.hosts:
+        reach(host, proxy_command=f"sleep 0.4; {command(relay, host)}")
+    params = [{"connect_timeout": 20 + number} for number in range(5)]
+    processes = [on(host, "true", one).start() for one in params for host in cluster.hosts]
+    most = 0
+    for process in processes:
+        while not process.ended:
+            now = statistics().connections
+            most = max(most, now.dialling + now.silent + now.setting_up)
+            process.wait(0.01)
+    assert all(process.ok for process in processes), processes
+    assert 0 < most <= 8
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -174,8 +190,9 @@ sys.stdin.readline()
         assert len(running(relay)) == 1
         if way == "is killed":
             script.popen.kill()
-        script.finish()
+        _, _, err = script.finish()
         until(lambda: not running(word) and not running(relay))
         if way == "ends":
+            assert err == ""  # the connection was there to the end
             (told,) = sshd.folder.glob("home/*/told")
             assert told.read_text() == "told\n"

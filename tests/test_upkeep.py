@@ -20,6 +20,8 @@ from execo._core.runtime import get_runtime
 from execo.errors import Reason
 from execo.testing import Cluster
 from execo.transports import close_idle, statistics
+from execo.transports.base import Target
+from execo.transports.set_ups import window_keys
 from reaching import Reach
 from remote_commands import QUIET, TIMEOUT, logins, on, run, running, until
 from sshd import RealSshd
@@ -251,6 +253,21 @@ def test_many_users_of_one_address(cluster: Cluster) -> None:
         close_idle()
 
 
+def test_what_counts_as_one_place() -> None:
+    gateway = Target("gw")
+    assert window_keys(Target("Web1", user="a")) == window_keys(Target("web1", user="b", port=22))
+    assert window_keys(Target("web1")) != window_keys(Target("web1", port=2222))
+    assert window_keys(Target("127.0.0.1")) != window_keys(Target("127.0.0.2"))
+    direct, one, other = Target("web1"), Target("web1", via=gateway), Target("web2", via=gateway)
+    assert not set(window_keys(direct)) & set(window_keys(one))
+    assert len(set(window_keys(one)) & set(window_keys(other))) == 1
+    first = Target("web1", proxy_command="ssh -W web1:22 gw")
+    second = Target("web2", proxy_command="ssh -W web2:22 gw")
+    third = Target("web2", proxy_command="ssh -W web2:22 other")
+    assert len(set(window_keys(first)) & set(window_keys(second))) == 1
+    assert not set(window_keys(second)) & set(window_keys(third))
+
+
 def test_a_server_that_drops_is_tried_again() -> None:
     with Cluster(1, max_startups=2) as strict:
         (host,) = strict.hosts
@@ -261,6 +278,22 @@ def test_a_server_that_drops_is_tried_again() -> None:
         assert all(process.ok for process in processes), processes
         assert statistics().connections.dial_retries > before
         close_idle()
+
+
+def test_those_given_up_make_room(cluster: Cluster, hosts: list[Host]) -> None:
+    cluster.fault(hosts[0], "silent")
+    params = [{"connect_timeout": 100 + number} for number in range(12)]
+    processes = [on(hosts[0], "true", one).start() for one in params]
+    until(lambda: statistics().connections.silent == 8)
+    assert statistics().connections.queued == 4
+    for process in processes[:6]:
+        process.kill().wait(TIMEOUT)
+    until(lambda: statistics().connections.silent == 6)
+    assert statistics().connections.queued == 0
+    cluster.heal()
+    for process in processes[6:]:
+        process.wait(TIMEOUT)
+        assert process.ok
 
 
 # -- hosts that cannot be reached ------------------------------------------------------------------

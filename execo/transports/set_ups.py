@@ -128,9 +128,12 @@ class SetUps:
     def silent(self, connection: SshConnection, *, connected: bool) -> None:
         """It may be silent for ever: the others go on."""
         self._dialling.discard(connection)
-        # A server counts what it has accepted.
-        places = [w for w in self._windows_of(connection) if not connected or w.key[0] != "at"]
-        self._leave(connection, places)
+        windows = self._windows_of(connection)
+        if connection.target.proxy_command is not None:
+            windows = []  # it may be logging in to its gateway
+        elif connected:
+            windows = [one for one in windows if one.key[0] != "at"]  # the server counts it
+        self._leave(connection, windows)
         self.advance()
 
     def spoke(self, connection: SshConnection, wire: AnyWire) -> None:
@@ -167,6 +170,8 @@ class SetUps:
                 entry[1].close()
         self._leave(connection, self._windows_of(connection))
         self._keys.pop(connection, None)
+        if self._queue:
+            self._runtime.loop.call_soon(self.advance)  # in its place
 
     def clear(self) -> None:
         """Nothing more is to be made."""
@@ -239,9 +244,9 @@ class SetUps:
 
     def numbers(self) -> dict[str, int]:
         """How many there are in each state."""
-        queued = len(self._queue) + sum(len(one.waiting) for one in self._windows.values())
+        lists = [self._queue, *(window.waiting for window in self._windows.values())]
         return {
-            "queued": queued,
+            "queued": sum(one.state is State.DIALING for waiting in lists for one in waiting),
             "dialling": len(self._dialling),
             "silent": len(self._dials) - len(self._dialling),
             "setting_up": len(self._spoke) + len(self._setting_up),
