@@ -106,6 +106,11 @@ class OpenSshChannel:
         return (None, None, None) if self._local is None else self._local.descriptors
 
     @property
+    def command_exited(self) -> bool:
+        """True once ssh has written that the command has exited: its output may be held open."""
+        return self._read_log().exited
+
+    @property
     def ending(self) -> bool:
         """It was told to end."""
         return self._ending is not None or self._hung_up is not None
