@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +18,13 @@ from execo import Host
 from execo._core import child
 from execo._core.loop import Loop
 from execo._core.runtime import get_runtime
+from execo.becoming.transport import BecomingTransport
 from execo.config import make_connection_params
 from execo.connection import connection_to
 from execo.errors import ProcessError
 from execo.testing import Event, FakeTransport, Script
 from execo.transports import local
-from execo.transports.base import Channel, Exec, Target, Transport
+from execo.transports.base import Become, Channel, Exec, Request, Sink, Target, Transport
 from execo.transports.inprocess import InProcessTransport
 from execo.transports.local import LocalTransport
 from execo.transports.openssh import OpenSshTransport
@@ -276,6 +277,48 @@ def make_taktuk(monkeypatch: pytest.MonkeyPatch) -> Transport:
     return TaktukTransport(get_runtime())
 
 
+class Becoming(BecomingTransport):
+    """All as root, by way of another transport."""
+
+    carrier = "paramiko"
+
+    def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
+        root = Become("root")
+        return super().open_all(
+            [
+                (
+                    replace(request, become=root, through=self.carrier)
+                    if isinstance(request, Exec)
+                    else request,
+                    sink,
+                )
+                for request, sink in pairs
+            ]
+        )
+
+    def close(self) -> None:
+        # What the runtime does at exit before it closes the transport that carries it.
+        self._end_commands()
+        super().close()
+
+
+def make_becoming(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return Becoming(get_runtime())
+
+
+def make_becoming_by_openssh(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    transport = Becoming(get_runtime())
+    transport.carrier = "openssh"
+    return transport
+
+
+def as_somebody(request: pytest.FixtureRequest) -> Host:
+    """On a real server, as a user who may become root."""
+    people = request.getfixturevalue("people")
+    host: Host = people.host(request.getfixturevalue("sshd"), "free")
+    return host
+
+
 # taktuk tells of the exit when the output is closed, and has no terminal (which those of cwd want).
 TAKTUK = OVER_SSH | {"cwd", "exit first", "forward", "pty"}
 
@@ -299,6 +342,16 @@ PROVIDERS = [
     Provider("openssh as root", make_openssh, make_openssh, OPENSSH, as_root),
     Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
     Provider("openssh on an embedded host", make_openssh, make_openssh, OPENSSH, embedded),
+    # sudo itself holds the output open.
+    Provider("become", make_becoming, make_becoming, PARAMIKO | {"exit first"}, as_somebody),
+    Provider(
+        "become by openssh",
+        make_becoming_by_openssh,
+        make_becoming_by_openssh,
+        OPENSSH,
+        as_somebody,
+        "openssh",
+    ),
     Provider("taktuk", make_taktuk, make_taktuk, TAKTUK | {"files"}, as_user, "taktuk"),
     Provider("taktuk on an embedded host", make_taktuk, make_taktuk, TAKTUK, embedded, "taktuk"),
 ]

@@ -38,7 +38,7 @@ def nothing_is_kept() -> Iterator[None]:
 def run(request: pytest.FixtureRequest, sshd: RealSshd, people: People) -> Run:
     """Run a command as one of the people."""
 
-    def run_as(who: str, cmd: str, params: dict[str, Any] | None = None, **options: Any) -> Any:
+    def run_as(who: str, cmd: Any, params: dict[str, Any] | None = None, **options: Any) -> Any:
         given = {"transport": request.param, **(params or {})}
         process = SshProcess(
             cmd,
@@ -85,7 +85,7 @@ def test_folder_and_environment_are_those_of_the_other_user(run: Run, people: Pe
 
 def test_words_reach_the_program_as_they_are(run: Run) -> None:
     words = ["printf", "%s|", "it's", "$HOME", 'a "b" \\n', "two\nlines", ""]
-    process = run("free", words, become="root")  # type: ignore[arg-type]
+    process = run("free", words, become="root")
     assert process.stdout == 'it\'s|$HOME|a "b" \\n|two\nlines||'
 
 

@@ -58,6 +58,10 @@ def wait_until(condition: Callable[[], object]) -> None:
         nap.wait(0.02)
 
 
+def wait_until_gone(pids: list[int]) -> None:
+    wait_until(lambda: not any(map(is_there, pids)))
+
+
 def pids_of(process: SshProcess, count: int) -> list[int]:
     wait_until(lambda: process.stdout.count("\n") >= count or process.ended)
     return [int(pid) for pid in process.stdout.split()]
@@ -91,7 +95,7 @@ def test_a_kill_ends_all_of_it(
     assert process.ok
     # su and doas tell of a signal as a shell does.
     assert process.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM)
-    wait_until(lambda: not any(map(is_there, pids)))
+    wait_until_gone(pids)
 
 
 def test_a_timeout_ends_it_and_what_ignores_the_first_signal(
@@ -110,7 +114,7 @@ def test_a_timeout_ends_it_and_what_ignores_the_first_signal(
     assert process.forced_kill
     assert process.reason is Reason.TIMEOUT
     pid = int(process.stdout.split()[0])
-    wait_until(lambda: not is_there(pid))
+    wait_until_gone([pid])
 
 
 def test_what_survives_an_ended_command_is_killed_later(
@@ -121,7 +125,7 @@ def test_what_survives_an_ended_command_is_killed_later(
     process = SshProcess(command, people.host(sshd, "free"), become="root").start()
     (pid,) = pids_of(process, 1)
     process.kill().wait(PATIENCE)
-    wait_until(lambda: not is_there(pid))
+    wait_until_gone([pid])
 
 
 def test_signals_that_are_no_end_arrive(sshd: RealSshd, people: People, transport: str) -> None:
@@ -158,8 +162,7 @@ def test_a_kill_right_after_the_start(sshd: RealSshd, people: People, transport:
         ).start()
         process.kill()
         assert process.wait(PATIENCE).ended
-        for pid in map(int, process.stdout.split()):
-            wait_until(lambda pid=pid: not is_there(pid))
+        wait_until_gone([int(pid) for pid in process.stdout.split()])
 
 
 def test_a_kill_at_once_when_it_has_started(sshd: RealSshd, people: People) -> None:
@@ -168,7 +171,7 @@ def test_a_kill_at_once_when_it_has_started(sshd: RealSshd, people: People) -> N
     for _ in range(ROUNDS * 3):
         process = SshProcess("exec sleep 1000", host, become="root")
         process.start()
-        wait_until(lambda process=process: process.start_date is not None or process.ended)
+        process.started_event.wait(PATIENCE)
         began = time.monotonic()
         process.kill().wait(PATIENCE)
         assert process.exit_code == -signal.SIGTERM
@@ -202,7 +205,7 @@ def test_a_lost_connection_ends_it(sshd: RealSshd, people: People) -> None:
             os.kill(int(line.split()[0]), signal.SIGKILL)
     process.wait(PATIENCE)
     assert process.reason is Reason.CONNECT
-    wait_until(lambda: not is_there(pid))
+    wait_until_gone([pid])
 
 
 # -- the end of the script ----------------------------------------------------------------------
@@ -266,7 +269,7 @@ def test_the_end_of_the_script_ends_it(
     host = people.host(sshd, "free")
     for _ in range(ROUNDS):
         pids = run_script(host, transport, how, count=2)
-        wait_until(lambda pids=pids: not any(map(is_there, pids)))
+        wait_until_gone(pids)
 
 
 def test_what_is_detached_outlives_the_script(

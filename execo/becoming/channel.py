@@ -48,6 +48,7 @@ _SSH_FAILED = 255 << 8
 
 _LAST_WORDS = 5.0
 _DRAIN = 0.5
+_LOOK = 1.0
 
 
 class _State(enum.Enum):
@@ -88,6 +89,7 @@ class BecomeChannel:
     _ending = False
     _signalled = 0  # the last signal of which it may have died
     _watches_survivors = False
+    _exit_looked_for = False
     _guard_lost: ProcessError | None = None
 
     def __init__(
@@ -376,7 +378,8 @@ class BecomeChannel:
             return
         if number != signal.SIGINT:
             self._ending = True
-            if self._state is _State.EXITED:
+            # ssh does not end before they do: there one has to look from now on.
+            if self._state is _State.EXITED or self.request.through == "openssh":
                 self._watch_survivors()
         if number == signal.SIGKILL and self._state is _State.RUNNING:
             self._loop.call_later(PATIENCE, self._on_no_end)
@@ -416,6 +419,7 @@ class BecomeChannel:
     def end_hard(self) -> None:
         """Kill it with all that it has started, even if it has exited itself."""
         if self._guard is not None and self._state in (_State.RUNNING, _State.EXITED):
+            self._signalled = signal.SIGKILL
             self._guard.kill(self, signal.SIGKILL, self._number, group=True)
 
     def _watch_survivors(self) -> None:
@@ -429,11 +433,20 @@ class BecomeChannel:
 
     def kill_survivors(self) -> None:
         """Kill what is left of it, if it was told to end."""
+        if self._state is _State.RUNNING and not getattr(self._inner, "command_exited", False):
+            if not self._exit_looked_for:
+                self._exit_looked_for = True
+                self._loop.call_later(_LOOK, self._look_exited)
+            return
         if self._guard is not None and self._watches_survivors:
             self._watches_survivors = False
             self._guard.kill(self, signal.SIGKILL, self._number, group=True)
         if self._forgotten:
             self._leave_guard()
+
+    def _look_exited(self) -> None:
+        self._exit_looked_for = False
+        self.kill_survivors()
 
     def _leave_guard(self) -> None:
         if self._guard is not None:

@@ -115,6 +115,11 @@ class OpenSshChannel:
         return (None, None, None) if self._local is None else self._local.descriptors
 
     @property
+    def command_exited(self) -> bool:
+        """True once ssh has written that the command has exited: its output may be held open."""
+        return self._read_log().exited
+
+    @property
     def ending(self) -> bool:
         """It was told to end."""
         return self.signals.ending is not None or self.hung_up

@@ -318,6 +318,7 @@ done;
 m=$(g EXECO_MARK= $F); m=" "$(echo $m);
 for p in $i; do case $m in *" $p/"*) ;; *) kill -0 $p && L="$L $p:0";; esac; done; };
 
+# A sudo has stopped with its command, and is continued (C): it may have another one in between.
 # k signal: again until nothing new is found. From the second time on not the children of what
 # was signalled and lives: they may be what its handler runs to clean up.
 k() { r=0; v=4; [ $1 = KILL ] && v=20;
@@ -331,7 +332,10 @@ y=1;
 case $1$r in KILL*) ;; *)
 case $T in *" $p "*) continue;; esac; h=1;
 case $1$r in STOP*|CONT*|*1) ;; *) st $p; case $T in *" $P "*) continue;; esac;; esac;; esac;
-h=1 T="$T$p "; kill -$1 $p; [ $1 = TERM ] && kill -CONT $p;
+h=1 T="$T$p ";
+case $Q in *" $p "*) st $p; C=$P; st $C; C="$C $P";; *) C=;; esac;
+kill -$1 $p;
+case $1 in TERM) kill -CONT $p $C;; KILL|CONT) kill -CONT $C;; esac;
 done;
 [ "$h" ] || break;
 done; };

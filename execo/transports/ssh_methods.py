@@ -152,9 +152,6 @@ class Methods:
         return False
 
     def _is_here(self) -> bool:
-        target = self._target
-        if target.via is not None or target.proxy_command is not None:
-            return False
         return self._session.wire.is_loopback
 
     # -- keys -----------------------------------------------------------------------------------
