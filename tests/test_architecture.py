@@ -145,7 +145,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.ssh_config_match transports.ssh_config_settings"
     ),
     "transports.ssh_target": SEAM | rooms(
-        "transports.ssh_algorithms transports.ssh_config transports.ssh_config_match"
+        "transports.dial transports.known_hosts"
+        " transports.ssh_algorithms transports.ssh_config transports.ssh_config_match"
     ),
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,

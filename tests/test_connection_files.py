@@ -366,6 +366,27 @@ def test_a_host_on_the_way_that_only_ssh_can_reach(
 # -- what only ssh can do -------------------------------------------------------------------------
 
 
+def test_a_host_whose_key_an_authority_answers_for(
+    reach: Reach, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "execo")
+    known = tmp_path / "known"
+    known.write_text("@cert-authority *.org,[web2]:2222 ssh-ed25519 AAAA\n")
+    text = f"UserKnownHostsFile {known}\nHost web1\n HostKeyAlias one.org\n"
+
+    def transport(host: Host | str, policy: str | None = "strict") -> str:
+        return reach(text, host, host_key_policy=policy)[0]
+
+    assert transport("web1") == "openssh"
+    assert transport(Host("web2", port=2222)) == "openssh"
+    assert transport("web2") == "paramiko"
+    assert transport("web1", None) == "paramiko"  # no key is looked at
+    assert caplog.messages[0] == (
+        "hosts are reached with the ssh command: an authority answers for the key of web1 "
+        "(known_hosts)"
+    )
+
+
 def test_a_reason_for_ssh_is_said_once_with_its_place(
     reach: Reach, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

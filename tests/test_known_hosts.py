@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from execo.errors import Reason
 from execo.transports import close_idle, known_hosts
 from execo.transports.base import Target
 from execo.transports.dial import known_name
-from execo.transports.known_hosts import needs_openssh
+from execo.transports.known_hosts import HostKey, KnownHosts, has_authority
 from remote_commands import QUIET, TIMEOUT, HostScript, run, until
 from sshd import RealSshd
 
@@ -83,9 +84,11 @@ def test_many_connections_to_one_new_host_record_one_key(plain: Host, known: Pat
 
 
 def test_the_users_file_is_the_default(plain: Host, sshd: RealSshd, tmp_path: Path) -> None:
+    # Without the system's file, which may have names hashed.
     source = """
-print(SshProcess("true", host, {"host_key_policy": "accept-new"}).run().ok)
-print(SshProcess("true", host, {"host_key_policy": "strict"}).run().ok)
+plain = {"ssh_config": False}
+print(SshProcess("true", host, {"host_key_policy": "accept-new", **plain}).run().ok)
+print(SshProcess("true", host, {"host_key_policy": "strict", **plain}).run().ok)
 """
     with HostScript(tmp_path, source, plain, env={"HOME": str(tmp_path)}) as script:
         assert script.finish() == (0, "True\nTrue\n", "")
@@ -365,18 +368,47 @@ def test_an_alias_takes_the_place_of_the_name(
     assert "-R nodes" in process.message
 
 
-def test_an_authority_is_for_ssh(plain: Host, sshd: RealSshd, known: Path) -> None:
-    known.write_text(f"@cert-authority [127.0.*]:*,web* {other_key(sshd)}\n")
-    for policy in ("strict", "accept-new"):
-        process = run(plain, "true", params(known, policy))
+class CertifiedSshd(RealSshd):
+    """A server whose host key an authority, its user's key, answers for."""
+
+    def _launch(self, program: str) -> None:
+        words = ["ssh-keygen", "-q", "-s", "user_key", "-h", "-I", "us", "host_key.pub"]
+        subprocess.run(words, cwd=self.folder, check=True)
+        with (self.folder / "sshd_config").open("a") as file:
+            file.write(f"HostCertificate {self.folder}/host_key-cert.pub\n")
+        super()._launch(program)
+
+
+def test_an_authority_is_for_ssh(known: Path) -> None:
+    with CertifiedSshd() as server:
+        (host,) = server.hosts(1)
+        known.write_text(f"@cert-authority [127.0.*]:*,web* {other_key(server)}\n")
+        process = run(host, "true", params(known))
+        assert (process.ok, process.transport) == (True, "openssh")
+        close_idle()
+        # Another authority, which has signed nothing.
+        known.write_text(f"@cert-authority [127.0.*]:*,web* {server.host_key}\n")
+        process = run(host, "true", params(known, transport="openssh"))
         assert process.reason is Reason.HOST_KEY
-        assert "an authority answers for its host key (@cert-authority in" in process.message
-        assert "set transport to 'openssh'" in process.message
-    assert known.read_text().count("\n") == 1
+        close_idle()
+
+
+def test_an_authority_of_which_nobody_has_known_before(plain: Host, sshd: RealSshd) -> None:
+    name = named(plain)
+    file = Path(sshd.folder, "authorities")
+    file.write_text(f"@cert-authority {name} {other_key(sshd)}\n")
+    files = KnownHosts((str(file),))
+    kind, key, *_ = sshd.host_key.split()
+    shown = HostKey(kind, base64.b64decode(key))
+    for strict in (True, False):
+        problem = files.problem(name, shown, files.keys_of(name), strict=strict)
+        assert problem is not None
+        assert "an authority answers for its host key (@cert-authority in" in problem
+        assert "set transport to 'openssh'" in problem
     # A key that is known beside it is.
-    both = known.with_name("both")
-    both.write_text(known.read_text() + f"{named(plain)} {sshd.host_key}\n")
-    assert run(plain, "true", params(both)).ok
+    file.write_text(file.read_text() + f"{name} {sshd.host_key}\n")
+    files = KnownHosts((str(file),))
+    assert files.problem(name, shown, files.keys_of(name), strict=True) is None
 
 
 def test_which_hosts_have_an_authority(
@@ -385,7 +417,7 @@ def test_which_hosts_have_an_authority(
     key = sshd.host_key
     missing = str(known.with_name("missing"))
     paths = (missing, str(known))
-    assert not needs_openssh(paths, "web1")
+    assert not has_authority(paths, "web1")
     monkeypatch.setattr("execo.transports.known_hosts.KEPT", 0.0)
     known.write_text(
         f"web1 {key}\n# @cert-authority web1 {key}\n"
@@ -394,18 +426,18 @@ def test_which_hosts_have_an_authority(
     # It is looked at again after a while.
     known_hosts._authorities.clear()
     assert {name for name in ("web1", "a.example.org", "old.example.org", "[gw]:2222", "gw")
-            if needs_openssh(paths, name)} == {"a.example.org", "[gw]:2222"}  # fmt: skip
+            if has_authority(paths, name)} == {"a.example.org", "[gw]:2222"}  # fmt: skip
     known.write_text(f"@cert-authority web1 {key}\n")
-    assert needs_openssh(paths, "web1")
-    assert not needs_openssh(paths, "a.example.org")
+    assert has_authority(paths, "web1")
+    assert not has_authority(paths, "a.example.org")
     monkeypatch.setattr("execo.transports.known_hosts.USER_FILE", str(known))
-    assert needs_openssh((), "web1")
+    assert has_authority((), "web1")
 
 
 def test_looking_for_authorities_needs_no_paramiko() -> None:
     source = (
-        "import sys; from execo.transports.known_hosts import needs_openssh; "
-        "print(needs_openssh(('/nowhere',), 'web1'), 'paramiko' in sys.modules)"
+        "import sys; from execo.transports.known_hosts import HostKey, KnownHosts, has_authority; "
+        "print(has_authority(('/nowhere',), 'web1'), 'paramiko' in sys.modules)"
     )
     words = [sys.executable, "-c", source]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -428,11 +460,11 @@ def test_files_are_read_again_only_when_they_have_changed(
     for _ in range(3):
         assert run(plain, "true", params(known)).ok
         close_idle()
-    assert read == [str(known)]
+    assert read.count(str(known)) == 2  # for the keys, and for the authorities
     with known.open("a") as file:
         file.write("# more\n")
     assert run(plain, "true", params(known)).ok
-    assert read == [str(known)] * 2
+    assert read.count(str(known)) == 3  # how a host is reached is looked up once
 
 
 def test_a_large_file_is_read_soon(plain: Host, sshd: RealSshd, known: Path) -> None:
@@ -445,7 +477,8 @@ def test_several_processes_write_at_once(sshd: RealSshd, known: Path, tmp_path: 
     source = f"""
 hosts = [Host(f"127.0.{{os.environ['NET']}}.{{n}}", user, keyfile, int(port)) for n in range(1, 31)]
 options = ["-o", 'UserKnownHostsFile="{known}"']
-print(Remote("true", hosts, {{"host_key_policy": "accept-new", "ssh_options": options}}).run().ok)
+params = {{"host_key_policy": "accept-new", "ssh_options": options, "ssh_config": False}}
+print(Remote("true", hosts, params).run().ok)
 """
     hosts = sshd.hosts(1)
     with ExitStack() as stack:

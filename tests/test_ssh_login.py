@@ -319,7 +319,7 @@ def test_a_secret_that_was_right_appears_nowhere_either(
 def test_the_ssh_command_takes_no_password(transport: str, key: str) -> None:
     value: Any = SECRET if key == "password" else lambda *args: []
     params = make_connection_params({"transport": transport, key: value})
-    with pytest.raises(ValueError, match=f"'{transport}' cannot use '{key}'.*'paramiko'"):
+    with pytest.raises(ValueError, match=f"'{transport}'.* cannot use '{key}'"):
         connection_to(Host("web1"), params)
 
 

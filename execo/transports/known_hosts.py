@@ -26,7 +26,7 @@ from execo._core.pool import Strand
 from execo._core.runtime import Runtime
 from execo.log import logger
 
-__all__ = ["HostKey", "KnownHosts", "KnownHostsFiles", "needs_openssh"]
+__all__ = ["HostKey", "KnownHosts", "KnownHostsFiles", "has_authority"]
 
 USER_FILE = "~/.ssh/known_hosts"
 SYSTEM_FILE = "/etc/ssh/ssh_known_hosts"
@@ -261,7 +261,7 @@ _authorities: dict[str, tuple[float, object, tuple[tuple[str, ...], ...]]] = {}
 _authorities_lock = threading.Lock()
 
 
-def needs_openssh(paths: tuple[str, ...], name: str) -> bool:
+def has_authority(paths: tuple[str, ...], name: str) -> bool:
     """Whether an authority answers for the host's key (``@cert-authority``), which only the ssh
     command can check. From any thread; reads the files when they have changed, and looks at most
     every :data:`KEPT` seconds whether they have.

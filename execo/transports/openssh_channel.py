@@ -117,7 +117,7 @@ class OpenSshChannel:
     @property
     def command_exited(self) -> bool:
         """True once ssh has written that the command has exited: its output may be held open."""
-        return self._read_log().exited
+        return self.read_log().exited
 
     @property
     def ending(self) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import ConnectionOptions, Login, Target
+from .dial import known_name
+from .known_hosts import has_authority
 from .ssh_algorithms import algorithms_of
 from .ssh_config import Hop, HostSettings, SshConfig
 from .ssh_config_match import fits
@@ -142,6 +144,10 @@ class Finder:
             proxy_command=settings.proxy_command if via is None else None,
             name=asked.name or asked.address,
         )
+        if options.host_key_policy != "off" and has_authority(
+            options.known_hosts, (options.host_key_alias or known_name(target)).lower()
+        ):
+            only_openssh.append(f"an authority answers for the key of {target.name} (known_hosts)")
         return Found(target, tuple(only_openssh), tuple(passed_over))
 
     def _gateway(self, asked: Target, hops: tuple[Hop, ...], depth: int) -> Found:
