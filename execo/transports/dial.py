@@ -28,9 +28,6 @@ __all__ = ["DEFAULT_PORT", "Dial", "DialListener", "TcpDial", "known_name", "pla
 
 DEFAULT_PORT = 22
 
-SILENT = 0.25
-"""Seconds after which a host that has not answered is taken for a silent one."""
-
 TOO_MANY = (b"Exceeded MaxStartups", b"Not allowed at this time")
 """What some servers say to a connection that is one too many, before they close it."""
 
@@ -68,7 +65,7 @@ class DialListener(Protocol):
         """It cannot be reached. Nothing follows."""
 
     def dial_silent(self, *, connected: bool) -> None:
-        """It has taken longer than :data:`SILENT` so far."""
+        """It has taken longer than most do."""
 
     def dial_again(self) -> None:
         """It has hung up before its first word, and is tried once more."""
@@ -111,12 +108,15 @@ class Dial:
 
     # -- beginning and end ----------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin; the listener is told the outcome."""
+    def start(self, patience: float) -> None:
+        """Begin; the listener is told the outcome.
+
+        :param patience: seconds after which it is said to be silent
+        """
         timeout = self._target.options.connect_timeout
         if timeout is not None:
             self._deadline = self._loop.call_later(timeout, self._on_timeout)
-        self._silence = self._loop.call_later(SILENT, self._on_silent)
+        self._silence = self._loop.call_later(patience, self._on_silent)
         self._begin()
 
     def cancel(self) -> None:

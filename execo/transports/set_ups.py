@@ -11,6 +11,7 @@ address (a server hangs up on more than ten, MaxStartups) or through one gateway
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 
@@ -31,6 +32,14 @@ SETTING_UP = 64
 
 AT_ONE_PLACE = 8
 """Connections to one address, or through one gateway, that have not logged in yet."""
+
+SILENT = 0.25
+"""Seconds after which a host that says nothing is taken for a silent one, if hosts answer soon."""
+
+SILENT_AT_MOST = 5.0
+SILENT_TIMES = 2.0
+"""Where hosts answer late, so many times what they take on average: a network or a machine with
+many of them that has too much to do must not be asked for more and more."""
 
 _ANNOUNCE_AFTER = 5.0
 
@@ -90,6 +99,8 @@ class SetUps:
         self._windows: dict[tuple[Hashable, ...], _Window] = {}
         self._dials: dict[SshConnection, Dial] = {}
         self._dialling: set[SshConnection] = set()  # of these, those that are not silent
+        self._began: dict[SshConnection, float] = {}
+        self._patience = SILENT
         self._spoke: deque[tuple[SshConnection, AnyWire]] = deque()
         self._setting_up: set[SshConnection] = set()
         self._announcing = False
@@ -123,7 +134,8 @@ class SetUps:
         self.descriptors += _descriptors(connection)
         self._dialling.add(connection)
         dial = self._dials[connection] = self._make_dial(connection, _Dialled(self, connection))
-        dial.start()
+        self._began[connection] = time.monotonic()
+        dial.start(self._patience)
 
     def silent(self, connection: SshConnection, *, connected: bool) -> None:
         """It may be silent for ever: the others go on."""
@@ -140,9 +152,15 @@ class SetUps:
         """The host has said its first words."""
         self._dialling.discard(connection)
         del self._dials[connection]
+        self._learn(time.monotonic() - self._began.pop(connection))
         self._count(connection)  # if it was silent, again
         self._spoke.append((connection, wire))
         self.advance()
+
+    def _learn(self, seconds: float) -> None:
+        """A host has taken so long to its first words."""
+        wanted = min(max(SILENT, SILENT_TIMES * seconds), SILENT_AT_MOST)
+        self._patience += (wanted - self._patience) / 8
 
     def again(self) -> None:
         """A host has hung up before its first word, and is tried once more."""
@@ -162,6 +180,7 @@ class SetUps:
             self.open.discard(connection)
             self.descriptors -= _descriptors(connection)
         dial = self._dials.pop(connection, None)
+        self._began.pop(connection, None)
         if dial is not None:
             dial.cancel()
         for entry in list(self._spoke):
