@@ -44,13 +44,11 @@ def ask_for(hosts: list[Host], ask: Password | None = None) -> Remote:
             known["sudo"] = getpass.getpass("password for sudo, of all hosts: ")
         return known["sudo"]
 
-    restart = Remote(
+    return Remote(
         "systemctl restart nginx",
         hosts,
         {"become": "root", "become_password": ask or password},
     )
-    # Not run here.
-    return restart
 
 
 def main() -> None:

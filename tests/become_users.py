@@ -59,6 +59,7 @@ folder=$1 owner=$2 prefix=$3
     [ -d "$folder" ] || exit
     rm -f "/etc/sudoers.d/${prefix}test"
     sed -i "/ $prefix[a-z]*$/d" /etc/doas.conf
+    [ -s /etc/doas.conf ] || rm -f /etc/doas.conf
     for home in "$folder"/*; do [ ! -d "$home" ] || userdel -f "${home##*/}"; done
     rm -rf "$folder"
 ) >/dev/null 2>&1 &
@@ -97,7 +98,6 @@ class People:
         self.folder.chmod(0o755)
         self._sudoers = Path(f"/etc/sudoers.d/{self.prefix}test")
         self._doas = Path("/etc/doas.conf")
-        self._doas_was = self._doas.read_text() if self._doas.exists() else None
         words = [str(self.folder), str(os.getpid()), self.prefix]
         _run("/bin/sh", "-c", KEEPER, "sh", *words)
         try:
@@ -122,7 +122,9 @@ class People:
         self._sudoers.touch(0o440)
         self._sudoers.write_text(SUDOERS.format(prefix=self.prefix))
         _run("visudo", "-cf", str(self._sudoers))
-        self._doas.write_text((self._doas_was or "") + DOAS.format(prefix=self.prefix))
+        # Others may have theirs in the same file.
+        with self._doas.open("a") as file:
+            file.write(DOAS.format(prefix=self.prefix))
         _run("doas", "-C", str(self._doas))
 
     def __exit__(self, *exc_info: object) -> None:
@@ -131,10 +133,10 @@ class People:
     def remove(self) -> None:
         """Leave the machine as it was."""
         self._sudoers.unlink(missing_ok=True)
-        if self._doas_was is None:
-            self._doas.unlink(missing_ok=True)
-        else:
-            self._doas.write_text(self._doas_was)
+        if self._doas.exists():
+            _run("sed", "-i", f"/ {self.prefix}[a-z]*$/d", str(self._doas))
+            if not self._doas.read_text():
+                self._doas.unlink()
         for name in self.NAMES:
             user = self.prefix + name
             try:

@@ -110,6 +110,7 @@ class BecomeChannel:
         self._marks = Marks(secrets.token_hex(8))
         self._dialogue = Dialogue(request.become, self._marks)
         self._eofs: dict[int, OSError | None] = {}
+        self._opened = time.monotonic()
 
     # -- what is known of it --------------------------------------------------------------------
 
@@ -240,7 +241,7 @@ class BecomeChannel:
             host = self.target.name or self.target.address
             self._question = Question(host, become.user, become.method, become.password)
             self._step(None, "")  # a human may be typing
-            self._transport.passwords.ask(self._question, self)
+            self._transport.passwords.ask(self._question, self, self._opened)
 
     def take_password(self, password: str) -> None:
         self._step(self._step_time, "no word on the password")

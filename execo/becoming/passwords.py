@@ -7,6 +7,7 @@ the others wait for what comes of it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +18,8 @@ from execo._core.runtime import Runtime
 from .texts import check_password
 
 __all__ = ["Asker", "Passwords", "Question", "Source"]
+
+_REFUSED = "it was refused to another command that tried it first"
 
 Source = str | Callable[[str, str], str | None]
 """A password, or who is asked for it."""
@@ -63,11 +66,19 @@ class Passwords:
     def __init__(self, runtime: Runtime) -> None:
         self._loop = runtime.loop
         self._entries: dict[Question, _Entry] = {}
+        self._refused: dict[Question, float] = {}
         # One at a time: a human has one keyboard.
         self._strand = Strand(runtime.workers, lambda: "become_password")
 
-    def ask(self, question: Question, asker: Asker) -> None:
-        """Have ``asker`` given the password, or told that there is none; now or later."""
+    def ask(self, question: Question, asker: Asker, since: float) -> None:
+        """Have ``asker`` given the password, or told that there is none; now or later.
+
+        :param since: when its command was started, by the monotonic clock: one that was refused
+          after that is not asked for anew, so that of many commands one alone fails with it
+        """
+        if self._refused.get(question, 0.0) > since:
+            asker.no_password(_REFUSED)
+            return
         entry = self._entries.setdefault(question, _Entry())
         entry.waiting.append(asker)
         if not entry.asked:
@@ -92,7 +103,8 @@ class Passwords:
         elif not entry.proven:
             return
         if accepted is False:
-            self._drop(question, entry, "it was refused to another command that tried it first")
+            self._refused[question] = time.monotonic()
+            self._drop(question, entry, _REFUSED)
             return
         entry.proven = entry.proven or bool(accepted)
         self._hand_out(entry)
