@@ -287,7 +287,7 @@ def test_a_kept_gateway_that_has_died_is_replaced(
 
 
 def test_the_session_of_a_gateway_that_is_stopped(sshd: RealSshd, reach: Reach, word: str) -> None:
-    reach.options = {"keepalive": 0.4, "keepalive_count": 2}
+    reach.options = {"keepalive": 0.8, "keepalive_count": 2}
     gateway, host, beside = sshd.hosts(3)
     reach(host, via=gateway)
     pid = int(run(gateway, "echo $PPID").stdout)

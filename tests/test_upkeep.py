@@ -104,7 +104,7 @@ def test_what_survives_a_kill_is_killed_before_the_connection_goes(
 
 
 def test_a_frozen_session_is_found(sshd: RealSshd, reach: Reach, word: str) -> None:
-    reach.options = {"keepalive": 0.4, "keepalive_count": 2}
+    reach.options = {"keepalive": 0.8, "keepalive_count": 2}
     frozen, other = sshd.hosts(2)
     session = int(run(frozen, "echo $PPID").stdout)
     before = statistics().connections
@@ -115,7 +115,7 @@ def test_a_frozen_session_is_found(sshd: RealSshd, reach: Reach, word: str) -> N
     try:
         stuck.wait(TIMEOUT)
         assert (stuck.reason, stuck.stdout) == (Reason.CONNECT, "ready\n")
-        assert f"{frozen.address}: it has not answered for 1." in stuck.message
+        assert f"{frozen.address}: it has not answered for " in stuck.message
         assert "(keepalive): is it frozen, or off?" in stuck.message
         assert fine.running  # silent for as long, but it answers
         assert run(frozen, "echo new").stdout == "new\n"
@@ -131,20 +131,20 @@ def test_a_frozen_session_is_found(sshd: RealSshd, reach: Reach, word: str) -> N
 
 
 def test_a_silent_command_is_left_alone(sshd: RealSshd, reach: Reach) -> None:
-    reach.options = {"keepalive": 0.1, "keepalive_count": 1}
+    # It is silent for longer than a host may be that does not answer.
+    reach.options = {"keepalive": 0.5, "keepalive_count": 2}
     (host,) = sshd.hosts(1)
-    for _ in range(2):
-        assert run(host, "sleep 1.2; echo late").stdout == "late\n"
-        nap(0.5)  # idle: nobody is asked, and nobody is missed
+    assert run(host, "sleep 2.5; echo late").stdout == "late\n"
+    nap(2.0)  # idle: nobody is missed
+    assert run(host, "sleep 1; echo late").stdout == "late\n"
 
 
 def test_nobody_is_asked_who_is_not_used(sshd: RealSshd, reach: Reach) -> None:
-    reach.options = {"keepalive": 0.1, "keepalive_count": 1}
+    reach.options = {"keepalive": 0.5, "keepalive_count": 1}
     (host,) = sshd.hosts(1)
     session = int(run(host, "echo $PPID").stdout)
-    nap(0.5)
     os.kill(session, signal.SIGSTOP)
-    nap(0.5)
+    nap(1.6)
     os.kill(session, signal.SIGCONT)
     assert int(run(host, "echo $PPID").stdout) == session
 
