@@ -159,6 +159,8 @@ def test_a_terminal_that_is_started_again_has_its_input() -> None:
 def test_a_master_that_is_killed_loses_all_its_commands(host: Host) -> None:
     processes = [on(host, "echo ready; sleep 1000; true").start() for _ in range(3)]
     until(lambda: all(process.stdout for process in processes))
+    # Which ends what runs there.
+    until(lambda: any(guard.ready for guard in transport()._live_guards))
     (master,) = masters()
     os.kill(master._channel.pid, signal.SIGKILL)
     for process in processes:

@@ -357,7 +357,7 @@ class OpenSshChannel:
             self._input.written(count, self._sink.on_written)
 
     def on_write_error(self, error: OSError) -> None:
-        if self._holds():
+        if self._holds() and not self._input.late:
             self._held_error = error
         else:
             self._sink.on_write_error(error)
