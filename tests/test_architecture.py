@@ -151,15 +151,28 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
     "transports.openssh_words": SEAM | rooms("transports.ssh_messages"),
+    "transports.openssh_master": SEAM | rooms(
+        "transports.openssh_window transports.remote_shell transports.ssh_messages"
+    ),
+    "transports.openssh_masters": SEAM | rooms(
+        "transports.openssh_folder transports.openssh_master transports.openssh_window"
+        " transports.ssh_messages"
+    ),
     "transports.openssh_guard": SEAM | rooms(
-        "transports.remote_shell transports.ssh_messages"
+        "transports.openssh_master transports.remote_shell transports.ssh_messages"
+    ),
+    "transports.openssh_input": SEAM,
+    "transports.openssh_signals": SEAM | rooms(
+        "transports.openssh_guard transports.ssh_messages"
     ),
     "transports.openssh_channel": SEAM | rooms(
-        "transports.openssh_guard transports.ssh_messages"
+        "transports.openssh_guard transports.openssh_input transports.openssh_master"
+        " transports.openssh_signals transports.ssh_messages"
     ),
     "transports.openssh":    SEAM | rooms(
         "transports transports.openssh_channel transports.openssh_folder transports.openssh_guard"
-        " transports.openssh_window transports.openssh_words transports.remote_shell"
+        " transports.openssh_master transports.openssh_masters transports.openssh_window"
+        " transports.openssh_words transports.remote_shell transports.ssh_messages"
     ),
     "transports.taktuk_frames": GROUND,
     "transports.taktuk_orders": GROUND,
@@ -240,6 +253,9 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
+    "transports.openssh_signals": rooms("transports.openssh_channel"),
+    "transports.openssh_master": rooms("transports.openssh_masters"),
+    "transports.openssh_masters": rooms("transports.openssh"),
     "transports.taktuk_channel": rooms("transports.taktuk_run"),
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
     "transports.dial": rooms("asyncio"),

@@ -320,17 +320,17 @@ class OpenSshChannel:
 
     def on_start(self) -> None:
         assert self._local is not None
+        self._input.connect(self._local)
         if self.master is not None:
             self._input.keep()
             self._client_since = time.monotonic()
             self._loop.call_later(self._patience(), self._look_opened, self._client_since)
-        self._input.connect(self._local)
         again, self.started = self.started, True
         if not again:
             self._sink.on_start()
         elif self._paused:
             self._local.pause()
-        if self._transport_closed() or self.hung_up:
+        if self._transport_closed() or (again and self.hung_up):
             self.send_signal(signal.SIGKILL)
 
     def _transport_closed(self) -> bool:
@@ -362,7 +362,7 @@ class OpenSshChannel:
             self._input.written(count, self._sink.on_written)
 
     def on_write_error(self, error: OSError) -> None:
-        if self._holds():
+        if self._holds() and not self._input.late:
             self._held_error = error
         else:
             self._sink.on_write_error(error)

@@ -28,6 +28,8 @@ class Input:
         self._pty = pty
         self._ready = not pty
         self._looks = False
+        self.late = False  # what is written now comes after the end
+        self._ended = False
         self._kept: list[bytes | None] | None = None
         self._told = 0  # bytes that the process was told to be written
         self._repeated = 0  # of these, those that the next ssh has yet to take
@@ -63,9 +65,12 @@ class Input:
                 self._looks = True
                 self._loop.call_later(0, self._look_terminal)
             return
-        if self._kept is not None:
+        self.late = self._ended and data is not None
+        self._ended = self._ended or data is None
+        if self._kept is not None and not self.late:
             self._kept.append(data)
         self._pass(data)
+        self.late = False
 
     def _pass(self, data: bytes | None) -> None:
         if self._local is None:

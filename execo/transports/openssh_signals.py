@@ -116,7 +116,8 @@ class Signals:
         channel = self._channel
         if not channel.unfinished:
             return
-        if self.guard is not None and self.guard.coming:
+        guard = self.guard
+        if guard is not None and guard.coming and guard.master is None:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)  # it has not been told yet
             return
         if not channel.read_log().exited:

@@ -31,20 +31,22 @@ __all__ = [
     "read_log",
 ]
 
-FOLLOW = ",".join(
-    f"clientloop.c:{function}():*"
-    for function in ("client_status_confirm", "client_input_channel_req", "server_alive_check")
+FOLLOW = (
+    ",".join(
+        f"clientloop.c:{function}():*"
+        for function in ("client_status_confirm", "client_input_channel_req", "server_alive_check")
+    )
+    + ",channels.c:channel_input_open_failure():*"
 )
-"""The LogVerbose (OpenSSH 8.5 and later) that makes ssh write when a command is accepted, and that
-it has exited. Not the level DEBUG1: from INFO on ssh prints the host's banner on the command's
-stderr."""
+"""The LogVerbose (OpenSSH 8.5 and later) that makes ssh write when a command is accepted, that it
+has exited, and that the host opens no session. Not the level DEBUG1: from INFO on ssh prints the
+host's banner on the command's stderr."""
 
 FOLLOW_MASTER = ",".join(
     [
         FOLLOW,
         "mux.c:muxserver_listen():*",
         "clientloop.c:client_session2_setup():*",
-        "channels.c:channel_input_open_failure():*",
     ]
 )
 """The LogVerbose of a master: it also writes when it listens, which command it sends on which
@@ -57,7 +59,7 @@ SSH_FAILED = 255 << 8
 _FORCED = r"(?:debug\d: )?(?:clientloop\.c:\w+\(\):\d+ \([^)]*\): )?"
 _ACCEPTED = re.compile(_FORCED + r"exec request accepted on channel")
 _EXITED = re.compile(_FORCED + r"client_input_channel_req: channel \d+ rtype exit-(status|signal)")
-_PLACE = re.compile(r"^clientloop\.c:\w+\(\):\d+ \([^)]*\): ")
+_PLACE = re.compile(r"^(?:clientloop|channels)\.c:\w+\(\):\d+ \([^)]*\): ")
 _EVENTS = re.compile(
     r"(?:debug\d: )?(?:mux|clientloop|channels)\.c:\w+\(\):\d+ \([^)]*\): (?:"
     r"(?P<listens>mux listener channel )|"
@@ -195,12 +197,12 @@ _TABLE: tuple[tuple[str, Reason, str], ...] = (
     (r"No route to host|Network is unreachable|Host is down", Reason.CONNECT, "is the host up?"),
     (r"timed out|Operation timed out", Reason.CONNECT, "is the host up? see connect_timeout"),
     (r"Timeout, server .* not responding", Reason.CONNECT, _LOST),
-    (r"administratively prohibited|open failed", Reason.CONNECT, "see sshd_config of the host"),
     (
-        r"request failed on channel|Session open refused",
+        r"request failed on channel|Session open refused|channel 0: open failed",
         Reason.CONNECT,
         "the host refuses to run commands: see MaxSessions, ForceCommand in its sshd_config",
     ),
+    (r"administratively prohibited|open failed", Reason.CONNECT, "see sshd_config of the host"),
     (r"exchange_identification: (read: )?Connection", Reason.CONNECT, _BUSY),
     ((r"banner exchange|exchange_identification|invalid format|[Bb]ad packet length|Corrupted MAC|"
      r"message authentication code incorrect|Protocol major versions differ"), Reason.CONNECT,
