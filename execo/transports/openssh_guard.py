@@ -51,6 +51,7 @@ class OpenSshGuard:
         self.target = target
         self.users: set[OpenSshChannel] = set()
         self.master: OpenSshMaster | None = None
+        self.ended_by_itself = False
         self.alone = False  # it was not taken over a master
         self._transport = transport
         self._loop = transport.loop
