@@ -155,6 +155,11 @@ class OpenSshGuard:
         elif not self._started:
             self._channel.abort()
         else:
+            if self._state is _State.COMING:
+                # It reads them if it comes all the same: what was killed here may go on there.
+                for order, _ in self._waiting:
+                    self._channel.write(order)
+                self._waiting = [(b"", without) for _, without in self._waiting]
             self._channel.write(ORDER_BYE.encode())
             self._channel.close_stdin()
             self._loop.call_later(_patience(self.target), self.end)
@@ -215,7 +220,8 @@ class OpenSshGuard:
         channel.write(ORDER_END_FIRST.encode())
         waiting, self._waiting = self._waiting, []
         for order, _ in waiting:
-            channel.write(order)
+            if order:
+                channel.write(order)
 
     def _tell_lost(self) -> None:
         users = [user for user in list(self.users) if user.unfinished]
