@@ -273,7 +273,8 @@ def test_no_master_and_no_socket_outlives_its_script(host: Host, end: str, tmp_p
         until(lambda: not with_word(str(folder)))
         if end == "exit":
             assert list(folder.iterdir()) == []
-        code = "from execo.transports.openssh_folder import LogFolder as F; f=F(sockets=True); f.file(1);"
+        code = "from execo.transports.openssh_folder import LogFolder as F\n"
+        code += "f = F(sockets=True); f.file(1);"
         subprocess.run(
             [sys.executable, "-c", code + "f.close()"],
             cwd=ROOT,
