@@ -1083,7 +1083,7 @@ class Odd(paramiko.ServerInterface):
 
 
 @contextlib.contextmanager
-def odd_server(kind: str) -> Iterator[Host]:
+def odd_server(kind: str, answers: type[Odd] = Odd) -> Iterator[Host]:
     """A host that lets in, or not, in a way of its own, and runs nothing."""
     transports: list[paramiko.Transport] = []
 
@@ -1095,7 +1095,7 @@ def odd_server(kind: str) -> Iterator[Host]:
                 transport.add_server_key(paramiko.RSAKey.generate(2048))
                 transports.append(transport)
                 with contextlib.suppress(Exception):
-                    transport.start_server(server=Odd(kind, transport))
+                    transport.start_server(server=answers(kind, transport))
 
     with socket.create_server(("127.0.5.1", 0)) as listening:
         thread = threading.Thread(target=accept)
@@ -1137,3 +1137,77 @@ def test_a_server_that_says_something_between_questions() -> None:
     with odd_server("says something first") as host:
         process = run(host, "true", {"password": SECRET})
     assert process.reason is not Reason.AUTH
+
+
+# -- a connection that ends in the middle ---------------------------------------------------------
+
+
+class Leaving(Odd):
+    """Ends the connection in the middle of the login."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey,password"
+
+    def check_auth_none(self, username: str) -> int:
+        if self.kind == "at once":
+            self.leave()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        if self.kind == "with a word":
+            last = paramiko.Message()  # RFC 4253, 11.1
+            last.add_byte(bytes([1]))
+            last.add_int(2)
+            last.add_string("Go\x1b[31m\r\naway")
+            last.add_string("")
+            self.transport._send_message(last)
+        self.leave()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def leave(self) -> None:
+        self.transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "text"),
+    [
+        ("at once", Reason.CONNECT, "the connection is lost during the login of 'ann'"),
+        ("without a word", Reason.AUTH, "it may be closed to this user"),
+        ("with a word", Reason.AUTH, r"after the password: Go\x1b[31m away;"),
+    ],
+)
+def test_a_connection_that_is_lost_is_a_failed_login_only_if_that_may_be_why(
+    kind: str, reason: Reason, text: str
+) -> None:
+    with odd_server(kind, Leaving) as host:
+        process = run(host, "true", {"password": SECRET})
+    assert process.reason is reason
+    assert text in process.message
+
+
+def test_a_host_that_says_nothing_to_the_first_question_is_not_a_failed_login() -> None:
+    with odd_server("silent", Silent) as host:
+        process = run(host, "true", {"password": SECRET, **SOON})
+    assert process.reason is Reason.CONNECT
+    assert "waited for what it lets in with" in process.message
+
+
+class Silent(Odd):
+    """Takes its time until the server ends."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_none(self, username: str) -> int:
+        nap = threading.Event()
+        while self.transport.active:
+            nap.wait(0.02)
+        return int(paramiko.common.AUTH_FAILED)
+
+
+def test_an_account_that_has_expired(open_sshd: RealSshd) -> None:
+    user = open_sshd.person("old", SECRET)
+    subprocess.run(["chage", "-E", "0", user], check=True)
+    host = open_sshd.hosts(1)[0]
+    process = run(at(host, user, open_sshd.keyfile), "true")
+    assert process.reason is Reason.AUTH

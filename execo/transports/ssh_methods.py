@@ -22,6 +22,12 @@ from .ssh_auth import UserAuth, algorithm_for
 
 __all__ = ["Methods"]
 
+_HOSTS_TURN = ("its answer", "its questions", "what it lets in with")
+"""Stages in which the host is waited for."""
+
+MOST_WORDS = 200
+"""Characters of what a host says on its own that are shown."""
+
 MOST_STEPS = 8
 """Methods that a host may want one after the other (AuthenticationMethods of sshd_config(5))."""
 
@@ -33,6 +39,8 @@ class Methods:
 
     - ``stage``: what is waited for, for messages
     - ``tried``: what the host has refused, or may yet take
+    - ``judged``: the host has refused something, or has before it what is to let us in: it may have
+      hung up for that
 
     :param session: has agreed on keys, with a host that is trusted
     :param on_pause: called with True when a person is asked, and with False after that
@@ -72,6 +80,7 @@ class Methods:
         self._allowed: list[str] | None = None  # methods, as far as the host has said
         self._done_with: set[str] = set()
         self.tried: list[str] = []
+        self.judged = False
         self._taken: list[str] = []
         self._problems: list[str] = []
         self._cause: BaseException | None = None
@@ -86,6 +95,17 @@ class Methods:
         self._over = True
         self._password = None
         self._auth.stop()
+
+    @property
+    def waits_for_host(self) -> bool:
+        """It is the host's turn, and nobody else's."""
+        return self.stage in _HOSTS_TURN
+
+    @property
+    def banner(self) -> str:
+        """What the host has last said on its own, shortened to one line."""
+        words = " ".join((self._auth.banner or "").split())
+        return escape_controls(words[-MOST_WORDS:])
 
     @property
     def _user(self) -> str:
@@ -103,6 +123,7 @@ class Methods:
         self._identities = deque(keys.identities)
         self._problems.extend(keys.problems)
         self._read = True
+        self.stage = "its answer"
         self._begin()
 
     def _begin(self) -> None:
@@ -233,6 +254,7 @@ class Methods:
             self._go_on()
         else:
             self.stage = "its answer"
+            self.judged = True
             self._auth.send_signature(self._identity.public, self._offered, signature)
 
     # -- passwords and questions ----------------------------------------------------------------
@@ -262,6 +284,7 @@ class Methods:
     def _send_password(self, password: str) -> None:
         self._done_with.add("password")
         self.tried.append("the password")
+        self.judged = True
         self._auth.send_password(password)
 
     def auth_questions(
@@ -294,6 +317,7 @@ class Methods:
         # The same password is not tried twice: hosts lock users out.
         self._done_with.add("password")
         self.tried.append("the password")
+        self.judged = True
         self._auth.send_answers([password])
 
     def _on_answers(self, answers: list[str] | LoginProblem) -> None:
@@ -308,6 +332,7 @@ class Methods:
         if "the answers to its questions" not in self.tried:
             self.tried.append("the answers to its questions")
         self.stage = "its answer"
+        self.judged = True
         self._auth.send_answers(answers)
 
     def _cannot_answer(self, instructions: str, questions: list[tuple[str, bool]]) -> None:
@@ -331,6 +356,7 @@ class Methods:
             return
         self._allowed = allowed
         method, self._method = self._method, ""
+        self.judged = self.judged or method != "none"
         identity, self._identity = self._identity, None
         if partial and len(self._taken) < MOST_STEPS:
             # Right, and not enough: whatever it wants next, it may want again.
