@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "time_utils":            (),
     "exception":             rooms("errors"),
     "_user_file":            GROUND,  # for config alone
-    "config":                PLAIN,
+    "_config_rules":         (),  # likewise
+    "config":                PLAIN | rooms("_config_rules"),
     "log":                   PLAIN,
     "host":                  PLAIN,
     "hostset":               PLAIN,
