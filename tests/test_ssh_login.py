@@ -254,6 +254,26 @@ def test_a_host_that_hangs_up_while_somebody_thinks() -> None:
         assert "while we waited for the password" in process.message
 
 
+@pytest.mark.parametrize(
+    ("methods", "tried"),
+    [
+        ("password", "it refused the password"),
+        ("password,publickey", "it refused the password, {key}"),
+        ("publickey,password", "it refused {key}, the password"),
+    ],
+)
+def test_the_methods_in_the_order_of_ssh_config(
+    methods: str, tried: str, both_sshd: RealSshd, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "other")
+    host = at(both_sshd.hosts(1)[0], both_sshd.person("ann", SECRET), key)
+    options = ["-o", f"PreferredAuthentications={methods}"]
+    process = run(host, "true", {"password": "wrong", "ssh_options": options})
+    assert process.reason is Reason.AUTH
+    assert tried.format(key=key) in process.message
+    assert (str(key) in process.message) == ("publickey" in methods)
+
+
 # -- where secrets may go -------------------------------------------------------------------------
 
 

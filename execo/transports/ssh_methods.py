@@ -88,6 +88,9 @@ class Methods:
     def start(self) -> None:
         """Begin."""
         self._auth.start()
+        if "publickey" not in self._login.methods:
+            self._on_keys_read(Keys((), ()))
+            return
         self._ring.get(self._target.keyfile, self._login, self._on_keys_read)
 
     def stop(self) -> None:
@@ -131,28 +134,41 @@ class Methods:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Try what may succeed next, in ssh's order: keys, questions, the password."""
+        """Try what may succeed next: of the methods in their order, the first that may."""
         if self._over:
             return
-        login = self._login
-        if self._identities and self._may("publickey"):
-            self._try_key(self._identities.popleft())
-        elif self._allowed is None:
+        for method in self._login.methods:
+            if method == "publickey":
+                ready = bool(self._identities)
+            elif self._allowed is None:
+                break  # what it lets in with is asked before a secret is
+            elif method == "password":
+                ready = self._login.password is not None
+            else:
+                ready = self._has_secrets
+            if ready and self._may(method):
+                self._try(method)
+                return
+        if self._allowed is None:
             self.stage = "what it lets in with"
             self._method = "none"
             self._auth.ask_methods()
-        elif self._may("keyboard-interactive") and self._has_secrets:
-            if self._may_tell("keyboard-interactive"):
-                self._method = "keyboard-interactive"
-                self._answered = False
-                self.stage = "its questions"
-                self._auth.invite_questions()
-        elif self._may("password") and login.password is not None:
-            if self._may_tell("password"):
-                self._method = "password"
-                self._with_password(self._send_password)
         else:
             self._refuse()
+
+    def _try(self, method: str) -> None:
+        if method == "publickey":
+            self._try_key(self._identities.popleft())
+        elif not self._may_tell(method):
+            self._go_on()
+        elif method == "password":
+            self._method = method
+            self._with_password(self._send_password)
+        else:
+            self._method = method
+            self._answered = False
+            self.stage = "its questions"
+            self._auth.invite_questions()
 
     def _may(self, method: str) -> bool:
         if self._allowed is None:
@@ -160,7 +176,7 @@ class Methods:
         return method in self._allowed and method not in self._done_with
 
     def _may_tell(self, method: str) -> bool:
-        """Whether secrets may go to this host; goes on without if they may not."""
+        """Whether secrets may go to this host; notes why not."""
         options = self._target.options
         if options.host_key_policy != "off" or options.policy_chosen or self._is_here():
             return True
@@ -169,7 +185,6 @@ class Methods:
             "no password goes to a host whose key nobody has looked at: set host_key_policy "
             "(to 'accept-new' or 'strict', or 'off' if that is meant)"
         )
-        self._go_on()
         return False
 
     def _is_here(self) -> bool:
@@ -387,6 +402,8 @@ class Methods:
             text = "it wants more"
         elif self._identities:
             text = "it takes no keys"
+        elif "publickey" not in self._login.methods:
+            text = "no key is to be tried (PreferredAuthentications, PubkeyAuthentication)"
         else:
             text = "there is no key to try"
         taken = f" after it took {', '.join(self._taken)}" if self._taken else ""
