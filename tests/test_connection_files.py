@@ -504,7 +504,9 @@ def test_a_file_that_only_ssh_understands_is_left_to_it_when_it_is_asked_for(
 def test_secrets_are_not_for_commands(transport: str) -> None:
     params = make_connection_params({"transport": transport, "ssh_options": ["-A"]})
     params["password"] = "hush"
-    with pytest.raises(ValueError, match=r"which web1 is reached by.*, cannot use 'password'") as it:
+    with pytest.raises(
+        ValueError, match=r"which web1 is reached by.*, cannot use 'password'"
+    ) as it:
         connection_to(Host("web1"), params)
     assert "hush" not in str(it.value)
 
