@@ -29,6 +29,7 @@ from execo.connection import connection_to
 from execo.errors import Reason
 from execo.transports import close_idle
 from execo.transports.base import Algorithms, Target
+from execo.transports.key_files import PrivateKey
 from remote_commands import QUIET, TIMEOUT, HostScript, run
 from sshd import RealSshd
 
@@ -272,6 +273,13 @@ def test_the_methods_in_the_order_of_ssh_config(
     assert process.reason is Reason.AUTH
     assert tried.format(key=key) in process.message
     assert (str(key) in process.message) == ("publickey" in methods)
+
+
+def test_a_password_that_a_host_on_the_way_does_not_get(ann: Host) -> None:
+    options = ["-J", f"{ann.user}@127.0.3.3:{ann.port}"]
+    process = run(ann, "true", {"password": SECRET, "ssh_options": options})
+    assert process.reason is Reason.AUTH
+    assert f"a password that is a text is for {ann.address} alone" in process.message
 
 
 # -- where secrets may go -------------------------------------------------------------------------
@@ -1231,3 +1239,89 @@ def test_an_account_that_has_expired(open_sshd: RealSshd) -> None:
     host = open_sshd.hosts(1)[0]
     process = run(at(host, user, open_sshd.keyfile), "true")
     assert process.reason is Reason.AUTH
+
+
+class Renewing(Odd):
+    """Has keys agreed on anew in the middle of the login."""
+
+    renewed: threading.Event
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_none(self, username: str) -> int:
+        def renew() -> None:
+            with contextlib.suppress(Exception):  # its side of the test tells
+                self.transport.renegotiate_keys()
+            self.renewed.set()
+
+        threading.Timer(0.3, renew).start()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return int(paramiko.common.AUTH_SUCCESSFUL)
+
+
+def test_keys_that_are_agreed_on_anew_do_not_begin_a_second_login() -> None:
+    Renewing.renewed = threading.Event()
+    asked = []
+
+    def password(host: str, user: str) -> str:
+        asked.append(host)
+        assert Renewing.renewed.wait(TIMEOUT)
+        threading.Event().wait(0.3)
+        return SECRET
+
+    with odd_server("renewing", Renewing) as host:
+        process = run(host, "true", {"password": password})
+    # It lets in, and has no commands.
+    assert (process.reason, len(asked)) == (Reason.SPAWN, 1)
+
+
+class Babbling(Odd):
+    """Refuses more often than it is asked."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey,password"
+
+    def check_auth_publickey(self, username: str, key: Any) -> int:
+        self.rounds += 1
+        if self.rounds == 1:
+            no = paramiko.Message()  # RFC 4252, 5.1
+            no.add_byte(bytes([51]))
+            no.add_string("publickey,password")
+            no.add_boolean(False)
+            self.transport._send_message(no)
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return int(paramiko.common.AUTH_SUCCESSFUL)
+
+
+def test_a_server_that_refuses_what_it_was_not_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs = PrivateKey.sign
+    asked, later = threading.Event(), threading.Event()
+
+    def slowly(key: PrivateKey, data: bytes, algorithm: str) -> bytes:
+        if later.is_set():
+            assert asked.wait(TIMEOUT)
+        later.set()
+        return signs(key, data, algorithm)
+
+    def password(host: str, user: str) -> str:
+        asked.set()
+        threading.Event().wait(0.3)  # the signature comes first
+        return SECRET
+
+    monkeypatch.setattr(PrivateKey, "sign", slowly)
+    keys = [make_key(tmp_path / name) for name in ("first", "second")]
+    options = [word for key in keys for word in ("-i", str(key))]
+    with odd_server("babbling", Babbling) as host:
+        process = run(host, "true", {"ssh_options": options, "password": password})
+    # It lets in, and has no commands.
+    assert (process.reason, [record.getMessage() for record in caplog.records]) == (
+        Reason.SPAWN,
+        [],
+    )

@@ -15,7 +15,7 @@ from execo.log import escape_controls
 
 from .asking import Asker
 from .base import Target
-from .key_files import LoginProblem, rsa_bits
+from .key_files import LoginProblem, PublicKey, rsa_bits
 from .keys import Identity, KeyRing, Keys
 from .session import Session
 from .ssh_auth import UserAuth, algorithm_for
@@ -255,22 +255,27 @@ class Methods:
         self.stage = f"a signature by {identity.source}"
         text = self._auth.signed_text(key, self._offered)
         timeout = self._target.options.connect_timeout
-        self._ring.sign(
-            identity, text, self._signed, timeout, lambda: not self._over, self._on_signature
-        )
 
-    def _on_signature(self, signature: bytes | LoginProblem) -> None:
-        if self._over:
-            return
-        assert self._identity is not None and self._identity.public is not None
+        def wanted() -> bool:
+            # The host may have refused it meanwhile, although it should wait.
+            return not self._over and self._identity is identity
+
+        def on_done(signature: bytes | LoginProblem) -> None:
+            if wanted():
+                self._on_signature(key, signature)
+
+        self._ring.sign(identity, text, self._signed, timeout, wanted, on_done)
+
+    def _on_signature(self, key: PublicKey, signature: bytes | LoginProblem) -> None:
         if isinstance(signature, LoginProblem):
+            assert self._identity is not None
             self.tried.remove(self._identity.source)
             self._note_problem(signature)
             self._go_on()
         else:
             self.stage = "its answer"
             self.judged = True
-            self._auth.send_signature(self._identity.public, self._offered, signature)
+            self._auth.send_signature(key, self._offered, signature)
 
     # -- passwords and questions ----------------------------------------------------------------
 
