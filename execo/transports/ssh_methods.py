@@ -176,7 +176,7 @@ class Methods:
         return method in self._allowed and method not in self._done_with
 
     def _may_tell(self, method: str) -> bool:
-        """Whether secrets may go to this host; notes why not."""
+        """Whether secrets may go to this host; goes on without if they may not."""
         options = self._target.options
         if options.host_key_policy != "off" or options.policy_chosen or self._is_here():
             return True
