@@ -35,9 +35,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ._config_rules import CONFIGURATION_RULES, CONNECTION_RULES, Rule, is_words, kept, shown
+from ._config_rules import Secret as Secret
 from ._user_file import (
     ConfigWarning,
     default_file,
@@ -286,164 +288,18 @@ default_connexion_params = default_connection_params
 _BUILTIN_CONNECTION_PARAMS = dict(default_connection_params)
 
 
-class Secret(str):
-    """A text whose ``repr`` does not show it: not in a dict of parameters, nor in a traceback."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
-_SECRETS = frozenset({"become_password", "passphrase", "password"})
-"""Connection parameters that are shown to nobody."""
-
-
-def _shown(key: object, value: object) -> str:
-    """A wrong value for messages."""
-    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
-
-
-def _kept(key: object, value: Any) -> Any:
-    """What is kept of a value: no list that somebody changes, no secret that is shown."""
-    if isinstance(value, list):
-        return tuple(value)
-    return Secret(value) if key in _SECRETS and isinstance(value, str) else value
-
-
-# What a value must be: a test and the words for it. A wrong value would otherwise show up hours
-# later, in the middle of an experiment, as an error of whoever reads it first.
-_Rule = tuple[Callable[[Any], bool], str]
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    # The comparison also refuses NaN and infinity, with which no timer works.
-    return (_is_integer(value) or isinstance(value, float)) and 0 <= value < float("inf")
-
-
-def _is_level(value: Any) -> bool:
-    if isinstance(value, str):
-        ours = ("IODEBUG", "FDEBUG", "TRACE", "DETAIL")
-        return value in ours or value in logging.getLevelNamesMapping()
-    return _is_integer(value)
-
-
-def _is_port_range(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(_is_integer(port) for port in value)
-        and 0 < value[0] <= value[1] < 65536
-    )
-
-
 def _is_styles(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        _is_words(words) and all(word in ANSI_CODES for word in words) for words in value.values()
+        is_words(words) and all(word in ANSI_CODES for word in words) for words in value.values()
     )
 
 
-def _is_ssh_config(value: Any) -> bool:
-    return (
-        value is None or value is False or (isinstance(value, (str, os.PathLike)) and value != "")
-    )
-
-
-def _is_words(value: Any) -> bool:
-    # A plain string would be taken apart into its characters.
-    return isinstance(value, (tuple, list)) and all(isinstance(word, str) for word in value)
-
-
-def _is_function(value: Any) -> bool:
-    return callable(value) and isinstance(value, Hashable)
-
-
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, str) or _is_function(value)
-
-
-def _or_none(rule: _Rule) -> _Rule:
-    test, expected = rule
-    return lambda value: value is None or test(value), f"{expected}, or None"
-
-
-_BOOL: _Rule = (lambda value: isinstance(value, bool), "True or False")
-_COUNT: _Rule = (lambda value: _is_integer(value) and value >= 0, "an integer, 0 or more")
-_SIZE: _Rule = (lambda value: _is_integer(value) and value > 0, "an integer above 0")
-_NUMBER: _Rule = (_is_number, "a number, 0 or more")
-_SECONDS: _Rule = (_is_number, "a number of seconds, 0 or more")
-_STR: _Rule = (lambda value: isinstance(value, str), "a string")
-_WORDS: _Rule = (_is_words, "a tuple of strings")
-_PATH: _Rule = (lambda value: isinstance(value, (str, os.PathLike)), "a path")
-_PORT: _Rule = (lambda value: _is_integer(value) and 0 < value < 65536, "a port from 1 to 65535")
-_INTERVAL: _Rule = (lambda value: _is_number(value) and value > 0, "a number of seconds above 0")
-
-_CONFIGURATION_RULES: dict[str, _Rule] = {
-    "log_level": (_is_level, "a log level: a number or a name such as 'DEBUG'"),
+_CONFIGURATION_RULES: dict[str, Rule] = {
+    **CONFIGURATION_RULES,
     "remote_tool": (lambda value: value in (SSH, TAKTUK), "SSH or TAKTUK"),
     "fileput_tool": (lambda value: value in (SCP, TAKTUK, CHAINPUT), "SCP, TAKTUK or CHAINPUT"),
     "fileget_tool": (lambda value: value in (SCP, TAKTUK), "SCP or TAKTUK"),
-    "compact_output_threshold": _COUNT,
-    "kill_timeout": _or_none(_SECONDS),
-    "kill_childs_at_end": _BOOL,
-    "term_timeout": _SECONDS,
-    "drain_timeout": _SECONDS,
-    "max_output": _or_none(_COUNT),
-    "handler_queue_size": _SIZE,
-    "max_failure_logs": _COUNT,
-    "port_range": (_is_port_range, "the first and the last port, as in (25500, 26700)"),
-    "switch_interval": _or_none(_INTERVAL),
-    "intr_period": _NUMBER,
-    "color_mode": _or_none(_BOOL),
     "color_styles": (_is_styles, "a dict of tuples of words of execo.config.ANSI_CODES"),
-}
-
-_CONNECTION_RULES: dict[str, _Rule] = {
-    "user": _or_none(_STR),
-    "keyfile": _or_none(_PATH),
-    "password": _or_none((_is_secret, "a string, or a function from host and user to one")),
-    "passphrase": _or_none((_is_secret, "a string, or a function from path to one")),
-    "answers": _or_none((_is_function, "a function that gives a list of strings")),
-    "port": _or_none(_PORT),
-    "transport": _STR,
-    "host_key_policy": (
-        lambda value: value in (None, "off", "accept-new", "strict"),
-        "'off', 'accept-new', 'strict', or None",
-    ),
-    "ssh_config": (_is_ssh_config, "the path of a file, False, 'none', or None"),
-    "connect_timeout": _or_none(_INTERVAL),
-    "keepalive": _or_none(_INTERVAL),
-    "idle_limit": _or_none(_INTERVAL),
-    "guard": _BOOL,
-    "forwarding_timeout": _or_none(_SECONDS),
-    "pty": _BOOL,
-    "become": _or_none(_STR),
-    "become_method": (lambda value: value in ("sudo", "su", "doas"), "'sudo', 'su' or 'doas'"),
-    "become_password": _or_none(
-        (
-            lambda value: isinstance(value, str) or callable(value),
-            "a text, or a function from host and user to it",
-        )
-    ),
-    "host_rewrite_func": _or_none((callable, "a function from address to address")),
-    "ssh": _or_none(_STR),
-    "ssh_options": _WORDS,
-    "scp": _or_none(_STR),
-    "scp_options": _WORDS,
-    "taktuk": _STR,
-    "taktuk_options": _WORDS,
-    "taktuk_connector": _STR,
-    "taktuk_connector_options": _WORDS,
-    "nc": _STR,
-    "chainput_nc_client_timeout": _SECONDS,
-    "chainput_nc_server_timeout": _SECONDS,
-    "chainput_host_retry": _NUMBER,
-    "chainput_chain_retry": _NUMBER,
-    "chainput_try_delay": _SECONDS,
 }
 
 
@@ -478,15 +334,15 @@ def make_connection_params(
         default_params = default_connection_params
     params = {**_BUILTIN_CONNECTION_PARAMS, **default_params, **(connection_params or {})}
     for key, value in params.items():
-        if key not in _CONNECTION_RULES:
+        if key not in CONNECTION_RULES:
             raise TypeError(
-                f"unknown connection parameter {key!r}: {_nearest(key, _CONNECTION_RULES)}"
+                f"unknown connection parameter {key!r}: {_nearest(key, CONNECTION_RULES)}"
             )
-        test, expected = _CONNECTION_RULES[key]
+        test, expected = CONNECTION_RULES[key]
         if not test(value):
-            shown = _shown(key, value)
-            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {shown}")
-        params[key] = _kept(key, value)
+            got = shown(key, value)
+            raise ValueError(f"connection parameter {key!r}: expected {expected}, got {got}")
+        params[key] = kept(key, value)
     return params
 
 
@@ -564,7 +420,7 @@ def load_configuration(
         (
             default_connection_params,
             ("default_connexion_params", "default_connection_params"),
-            _CONNECTION_RULES,
+            CONNECTION_RULES,
         ),
     ):
         # The file may have edited the dict in place: that is held to the same rules.
@@ -580,7 +436,7 @@ def _update(
     target: dict[str, Any],
     given: Any,
     name: str,
-    rules: Mapping[str, _Rule],
+    rules: Mapping[str, Rule],
     path: str,
     source: bytes,
 ) -> None:
@@ -597,13 +453,13 @@ def _update(
         test, expected = rules[key]
         if not test(value):
             raise ConfigError(
-                f"{name}[{key!r}]: expected {expected}, got {_shown(key, value)}",
+                f"{name}[{key!r}]: expected {expected}, got {shown(key, value)}",
                 filename=path,
                 lineno=line_with(key, source, path),
             )
         if key == "color_styles":
             value = {**target[key], **value}
-        target[key] = _kept(key, value)
+        target[key] = kept(key, value)
 
 
 # Last, so that the file can import the names above from this module.

@@ -196,10 +196,10 @@ class _Ways:
         # What cannot be read ssh refuses, too, and says so; or a newer one understands it.
         with contextlib.suppress(SshConfigError):
             asked = replace(asked, options=finder.options_for_ssh(asked))
-        return self._with_ssh(asked)
+        return self._with_ssh(asked, "; ".join(reasons))
 
-    def _with_ssh(self, target: Target) -> tuple[str, Target]:
-        _refuse_secrets(target, "openssh")
+    def _with_ssh(self, target: Target, why: str = "") -> tuple[str, Target]:
+        _refuse_secrets(target, "openssh", why)
         return "openssh", target
 
 
@@ -212,7 +212,7 @@ def _base_options(params: Mapping[str, Any], words: tuple[str, ...] = ()) -> Con
     :param words: more words for the ssh command, if one is run
     """
     by_taktuk = params["transport"] == "taktuk"
-    command = params["taktuk_connector" if by_taktuk else "ssh"]
+    key = "taktuk_connector" if by_taktuk else "ssh"
     return ConnectionOptions(
         host_key_policy=params["host_key_policy"] or "off",
         policy_chosen=params["host_key_policy"] is not None,
@@ -225,20 +225,39 @@ def _base_options(params: Mapping[str, Any], words: tuple[str, ...] = ()) -> Con
             answers=params["answers"],
         ),
         guard=params["guard"],
-        ssh=tuple(shlex.split(command or "ssh")),
+        ssh=_command(key, params[key] or "ssh"),
         ssh_options=tuple(params["taktuk_connector_options"]) if by_taktuk else words,
         taktuk=_taktuk_words(params) if by_taktuk else (),
     )
 
 
-def _refuse_secrets(target: Target, transport: str) -> None:
-    """Raise ValueError for secrets that the transport cannot hand on."""
+def _refuse_secrets(target: Target, transport: str, why: str = "") -> None:
+    """Raise ValueError for secrets that the transport cannot hand on.
+
+    :param why: why it is this transport
+    """
     for key in ("password", "answers"):
         if getattr(target.options.login, key) is not None:
             raise ValueError(
-                f"the transport {transport!r}, which {target.name} is reached by, cannot use "
-                f"{key!r}: ssh would ask on a terminal. Use a key or the agent there"
+                f"the transport {transport!r}, which {target.name} is reached by"
+                f"{f' ({why})' if why else ''}, cannot use {key!r}: ssh would ask on a terminal. "
+                "Use a key or the agent there"
             )
+
+
+def _command(key: str, text: str) -> tuple[str, ...]:
+    """The words of a command.
+
+    :param key: the connection parameter that it is
+    :raises ValueError: if there is none, or a quote is not closed
+    """
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as exc:
+        raise ValueError(f"connection parameter {key!r}: {exc}: {text!r}") from exc
+    if not words:
+        raise ValueError(f"connection parameter {key!r} is empty: name the command")
+    return words
 
 
 def _seconds(value: float | None) -> float | None:
@@ -260,9 +279,7 @@ def _taktuk_words(params: Mapping[str, Any]) -> tuple[str, ...]:
     :raises ValueError: if it is empty, or an option is one that changes which hosts there are or
       how our words are read: what one host prints would be taken for another one's
     """
-    words, options = shlex.split(params["taktuk"]), tuple(params["taktuk_options"])
-    if not words:
-        raise ValueError("taktuk is empty: name the taktuk command")
+    words, options = _command("taktuk", params["taktuk"]), tuple(params["taktuk_options"])
     for word in options:
         if word.startswith(_NOT_FOR_TAKTUK):
             raise ValueError(

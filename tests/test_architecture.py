@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "time_utils":            (),
     "exception":             rooms("errors"),
     "_user_file":            GROUND,  # for config alone
-    "config":                PLAIN,
+    "_config_rules":         (),  # likewise
+    "config":                PLAIN | rooms("_config_rules"),
     "log":                   PLAIN,
     "host":                  PLAIN,
     "hostset":               PLAIN,
@@ -138,7 +139,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.ssh_config_keywords transports.ssh_config_lines transports.ssh_config_lookup"
         " transports.ssh_config_settings transports.ssh_config_values transports.ssh_tokens"
     ),
-    "transports.ssh_config_files": GROUND | rooms("transports.ssh_config"),
+    "transports.ssh_config_files": GROUND | rooms("_core.* transports.ssh_config"),
     # From that to a target.
     "transports.ssh_options": (),
     "transports.ssh_algorithms": SEAM | rooms(

@@ -407,6 +407,31 @@ def test_the_transport_in_process_says_what_it_cannot_do(reach: Reach, file: Pat
         reach("Host db*\n BindAddress 127.0.0.1\n", "db1", transport="paramiko")
 
 
+def test_a_host_that_takes_no_keys_is_for_ssh_unless_there_is_a_password(reach: Reach) -> None:
+    text = "PubkeyAuthentication no\n"
+    assert reach(text)[0] == "openssh"
+    name, target = reach(text, password="x")
+    assert (name, target.options.login.methods) == (
+        "paramiko",
+        ("keyboard-interactive", "password"),
+    )
+    with pytest.raises(ValueError, match=r"logs in without a key.*set transport to"):
+        reach(text, transport="paramiko")
+
+
+def test_a_password_that_ssh_cannot_use_says_why_it_is_ssh(reach: Reach) -> None:
+    with pytest.raises(ValueError, match=r"'BindAddress 127\.0\.0\.1' in .*cannot use 'password'"):
+        reach("BindAddress 127.0.0.1\n", password="x")
+
+
+@pytest.mark.parametrize("key", ["ssh", "taktuk_connector"])
+@pytest.mark.parametrize("text", [" ", "'ssh"])
+def test_a_command_that_is_none_names_its_parameter(reach: Reach, key: str, text: str) -> None:
+    transport = "auto" if key == "ssh" else "taktuk"
+    with pytest.raises(ValueError, match=f"connection parameter '{key}'"):
+        reach("", **{key: text, "transport": transport})
+
+
 def test_what_is_not_followed_is_said_once(
     reach: Reach, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -479,7 +504,9 @@ def test_a_file_that_only_ssh_understands_is_left_to_it_when_it_is_asked_for(
 def test_secrets_are_not_for_commands(transport: str) -> None:
     params = make_connection_params({"transport": transport, "ssh_options": ["-A"]})
     params["password"] = "hush"
-    with pytest.raises(ValueError, match="which web1 is reached by, cannot use 'password'") as it:
+    with pytest.raises(
+        ValueError, match=r"which web1 is reached by.*, cannot use 'password'"
+    ) as it:
         connection_to(Host("web1"), params)
     assert "hush" not in str(it.value)
 

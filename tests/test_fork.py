@@ -508,3 +508,25 @@ print(codes)
 """,
     )
     assert out == "[0]\n"
+
+
+def test_a_child_forked_while_files_of_ssh_are_read(tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text("@cert-authority *.example.org ssh-ed25519 AAAA\n")
+    source = f"""
+from execo.config import make_connection_params
+from execo.connection import connection_to
+from execo.transports import known_hosts, ssh_config_files
+
+params = make_connection_params({{"ssh_config": "none"}})
+
+def look():
+    connection_to(Host("web1"), params)
+    known_hosts.has_authority(({str(known)!r},), "web1")
+
+# As a thread has them that is reading at this moment.
+with ssh_config_files._lock, known_hosts._authorities_lock:
+    pid = in_child(look)
+print(join(pid))
+"""
+    assert run(tmp_path, source) == "0\n"

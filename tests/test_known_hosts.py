@@ -223,8 +223,18 @@ def test_hashed_names(plain: Host, sshd: RealSshd, known: Path) -> None:
 
 def test_names_are_compared_without_case(sshd: RealSshd, known: Path) -> None:
     plain = sshd.hosts(1)[0]
-    known.write_text(f"[localhost]:{plain.port} {sshd.host_key}\n")
-    assert run(Host("LocalHost", plain.user, plain.keyfile, plain.port), "true", params(known)).ok
+    for name in ("localhost", "LOCALHOST"):
+        known.write_text(f"[{name}]:{plain.port} {sshd.host_key}\n")
+        host = Host("LocalHost", plain.user, plain.keyfile, plain.port)
+        assert run(host, "true", params(known)).ok
+        close_idle()
+
+
+def test_a_changed_key_is_refused_however_its_name_is_written(sshd: RealSshd, known: Path) -> None:
+    plain = sshd.hosts(1)[0]
+    known.write_text(f"[LocalHost]:{plain.port} {other_key(sshd)}\n")
+    host = Host("localhost", plain.user, plain.keyfile, plain.port)
+    assert run(host, "true", params(known, "accept-new")).reason is Reason.HOST_KEY
 
 
 def test_several_files_are_read_and_the_first_is_written(

@@ -309,6 +309,33 @@ def test_an_agent_can_be_named_by_a_variable(look: Look, monkeypatch: pytest.Mon
     assert look("IdentityAgent $NO_SUCH").identity_agent == "none"
 
 
+@pytest.mark.parametrize(
+    ("text", "methods", "keys"),
+    [
+        ("", None, True),
+        ("PubkeyAuthentication unbound", None, True),
+        ("PubkeyAuthentication no", ("keyboard-interactive", "password"), False),
+        ("PreferredAuthentications password,publickey,x", ("password", "publickey"), True),
+        ("PreferredAuthentications hostbased,password", ("password",), False),
+        (
+            "PubkeyAuthentication no\nPreferredAuthentications publickey,password",
+            ("password",),
+            False,
+        ),
+        (
+            "PreferredAuthentications publickey,password\nPubkeyAuthentication no",
+            ("password",),
+            False,
+        ),
+    ],
+)
+def test_the_methods_of_login(
+    text: str, methods: tuple[str, ...] | None, keys: bool, look: Look
+) -> None:
+    found = look(text + "\n")
+    assert (found.methods, not found.no_keys, found.only_openssh) == (methods, keys, ())
+
+
 # -- what only ssh can do -------------------------------------------------------------------------
 
 
@@ -320,7 +347,7 @@ def test_an_agent_can_be_named_by_a_variable(look: Look, monkeypatch: pytest.Mon
         *("ConnectionAttempts 2", "GSSAPIAuthentication yes", "HostbasedAuthentication yes"),
         "KnownHostsCommand /x %H",
         *("NoHostAuthenticationForLocalhost yes", "PKCS11Provider /x.so", "ProxyUseFdpass yes"),
-        *("PreferredAuthentications gssapi-with-mic", "PubkeyAuthentication no"),
+        "PreferredAuthentications gssapi-with-mic",
         *("RevokedHostKeys /x", "SecurityKeyProvider /x.so", "VerifyHostKeyDNS ask"),
         *("Match exec true\n User me", "Match localnetwork 10.0.0.0/8\n User me"),
         *("ProxyJump a # b", 'ProxyJump "a"', "User %u", "ProxyCommand -"),

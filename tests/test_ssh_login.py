@@ -29,6 +29,7 @@ from execo.connection import connection_to
 from execo.errors import Reason
 from execo.transports import close_idle
 from execo.transports.base import Algorithms, Target
+from execo.transports.key_files import PrivateKey
 from remote_commands import QUIET, TIMEOUT, HostScript, run
 from sshd import RealSshd
 
@@ -252,6 +253,33 @@ def test_a_host_that_hangs_up_while_somebody_thinks() -> None:
         go.set()
         assert process.reason is Reason.AUTH
         assert "while we waited for the password" in process.message
+
+
+@pytest.mark.parametrize(
+    ("methods", "tried"),
+    [
+        ("password", "it refused the password"),
+        ("password,publickey", "it refused the password, {key}"),
+        ("publickey,password", "it refused {key}, the password"),
+    ],
+)
+def test_the_methods_in_the_order_of_ssh_config(
+    methods: str, tried: str, both_sshd: RealSshd, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "other")
+    host = at(both_sshd.hosts(1)[0], both_sshd.person("ann", SECRET), key)
+    options = ["-o", f"PreferredAuthentications={methods}"]
+    process = run(host, "true", {"password": "wrong", "ssh_options": options})
+    assert process.reason is Reason.AUTH
+    assert tried.format(key=key) in process.message
+    assert (str(key) in process.message) == ("publickey" in methods)
+
+
+def test_a_password_that_a_host_on_the_way_does_not_get(ann: Host) -> None:
+    options = ["-J", f"{ann.user}@127.0.3.3:{ann.port}"]
+    process = run(ann, "true", {"password": SECRET, "ssh_options": options})
+    assert process.reason is Reason.AUTH
+    assert f"a password that is a text is for {ann.address} alone" in process.message
 
 
 # -- where secrets may go -------------------------------------------------------------------------
@@ -1083,7 +1111,7 @@ class Odd(paramiko.ServerInterface):
 
 
 @contextlib.contextmanager
-def odd_server(kind: str) -> Iterator[Host]:
+def odd_server(kind: str, answers: type[Odd] = Odd) -> Iterator[Host]:
     """A host that lets in, or not, in a way of its own, and runs nothing."""
     transports: list[paramiko.Transport] = []
 
@@ -1095,7 +1123,7 @@ def odd_server(kind: str) -> Iterator[Host]:
                 transport.add_server_key(paramiko.RSAKey.generate(2048))
                 transports.append(transport)
                 with contextlib.suppress(Exception):
-                    transport.start_server(server=Odd(kind, transport))
+                    transport.start_server(server=answers(kind, transport))
 
     with socket.create_server(("127.0.5.1", 0)) as listening:
         thread = threading.Thread(target=accept)
@@ -1137,3 +1165,163 @@ def test_a_server_that_says_something_between_questions() -> None:
     with odd_server("says something first") as host:
         process = run(host, "true", {"password": SECRET})
     assert process.reason is not Reason.AUTH
+
+
+# -- a connection that ends in the middle ---------------------------------------------------------
+
+
+class Leaving(Odd):
+    """Ends the connection in the middle of the login."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey,password"
+
+    def check_auth_none(self, username: str) -> int:
+        if self.kind == "at once":
+            self.leave()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        if self.kind == "with a word":
+            last = paramiko.Message()  # RFC 4253, 11.1
+            last.add_byte(bytes([1]))
+            last.add_int(2)
+            last.add_string("Go\x1b[31m\r\naway")
+            last.add_string("")
+            self.transport._send_message(last)
+        self.leave()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def leave(self) -> None:
+        self.transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "text"),
+    [
+        ("at once", Reason.CONNECT, "the connection is lost during the login of 'ann'"),
+        ("without a word", Reason.AUTH, "it may be closed to this user"),
+        ("with a word", Reason.AUTH, r"after the password: Go\x1b[31m away;"),
+    ],
+)
+def test_a_connection_that_is_lost_is_a_failed_login_only_if_that_may_be_why(
+    kind: str, reason: Reason, text: str
+) -> None:
+    with odd_server(kind, Leaving) as host:
+        process = run(host, "true", {"password": SECRET})
+    assert process.reason is reason
+    assert text in process.message
+
+
+def test_a_host_that_says_nothing_to_the_first_question_is_not_a_failed_login() -> None:
+    with odd_server("silent", Silent) as host:
+        process = run(host, "true", {"password": SECRET, **SOON})
+    assert process.reason is Reason.CONNECT
+    assert "waited for what it lets in with" in process.message
+
+
+class Silent(Odd):
+    """Takes its time until the server ends."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_none(self, username: str) -> int:
+        nap = threading.Event()
+        while self.transport.active:
+            nap.wait(0.02)
+        return int(paramiko.common.AUTH_FAILED)
+
+
+def test_an_account_that_has_expired(open_sshd: RealSshd) -> None:
+    user = open_sshd.person("old", SECRET)
+    subprocess.run(["chage", "-E", "0", user], check=True)
+    host = open_sshd.hosts(1)[0]
+    process = run(at(host, user, open_sshd.keyfile), "true")
+    assert process.reason is Reason.AUTH
+
+
+class Renewing(Odd):
+    """Has keys agreed on anew in the middle of the login."""
+
+    renewed: threading.Event
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_none(self, username: str) -> int:
+        def renew() -> None:
+            with contextlib.suppress(Exception):  # its side of the test tells
+                self.transport.renegotiate_keys()
+            self.renewed.set()
+
+        threading.Timer(0.3, renew).start()
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return int(paramiko.common.AUTH_SUCCESSFUL)
+
+
+def test_keys_that_are_agreed_on_anew_do_not_begin_a_second_login() -> None:
+    Renewing.renewed = threading.Event()
+    asked = []
+
+    def password(host: str, user: str) -> str:
+        asked.append(host)
+        assert Renewing.renewed.wait(TIMEOUT)
+        threading.Event().wait(0.3)
+        return SECRET
+
+    with odd_server("renewing", Renewing) as host:
+        process = run(host, "true", {"password": password})
+    # It lets in, and has no commands.
+    assert (process.reason, len(asked)) == (Reason.SPAWN, 1)
+
+
+class Babbling(Odd):
+    """Refuses more often than it is asked."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey,password"
+
+    def check_auth_publickey(self, username: str, key: Any) -> int:
+        self.rounds += 1
+        if self.rounds == 1:
+            no = paramiko.Message()  # RFC 4252, 5.1
+            no.add_byte(bytes([51]))
+            no.add_string("publickey,password")
+            no.add_boolean(False)
+            self.transport._send_message(no)
+        return int(paramiko.common.AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return int(paramiko.common.AUTH_SUCCESSFUL)
+
+
+def test_a_server_that_refuses_what_it_was_not_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs = PrivateKey.sign
+    asked, later = threading.Event(), threading.Event()
+
+    def slowly(key: PrivateKey, data: bytes, algorithm: str) -> bytes:
+        if later.is_set():
+            assert asked.wait(TIMEOUT)
+        later.set()
+        return signs(key, data, algorithm)
+
+    def password(host: str, user: str) -> str:
+        asked.set()
+        threading.Event().wait(0.3)  # the signature comes first
+        return SECRET
+
+    monkeypatch.setattr(PrivateKey, "sign", slowly)
+    keys = [make_key(tmp_path / name) for name in ("first", "second")]
+    options = [word for key in keys for word in ("-i", str(key))]
+    with odd_server("babbling", Babbling) as host:
+        process = run(host, "true", {"ssh_options": options, "password": password})
+    # It lets in, and has no commands.
+    assert (process.reason, [record.getMessage() for record in caplog.records]) == (
+        Reason.SPAWN,
+        [],
+    )

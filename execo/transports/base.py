@@ -50,6 +50,7 @@ ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT})
 class Login:
     """What to log in with. Callbacks run on threads of ours, one at a time, and may block.
 
+    :param methods: the methods of login that may be tried, in this order
     :param identities: the files of private keys to try, in this order, beside the target's own;
       None = the usual ones of ``~/.ssh``
     :param certificates: the files of the certificates that go with keys; ``KEY-cert.pub`` beside a
@@ -66,6 +67,7 @@ class Login:
     certificates: tuple[str, ...] = ()
     identities_only: bool = False
     agent: str | None = None
+    methods: tuple[str, ...] = ("publickey", "keyboard-interactive", "password")
     password: str | Callable[[str, str], str | None] | None = field(default=None, repr=False)
     passphrase: str | Callable[[str], str | None] | None = field(default=None, repr=False)
     answers: Callable[[str, str, str, str, Sequence[tuple[str, bool]]], Sequence[str]] | None = (

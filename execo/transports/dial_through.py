@@ -39,6 +39,8 @@ def beyond(target: Target, error: ProcessError) -> ProcessError:
     for said in (f"cannot connect to {gateway}: ", f"{gateway}: "):
         text = text.removeprefix(said)
     name = target.name or target.address
+    if error.reason is Reason.AUTH and isinstance(target.options.login.password, str):
+        text += f"; a password that is a text is for {name} alone, a function is asked here too"
     own = ProcessError(f"cannot connect to {place(target)}: {text}", reason=error.reason, host=name)
     own.__cause__ = error
     return own

@@ -17,11 +17,11 @@ import os
 import re
 import secrets
 import shlex
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from execo._core.locks import new_lock
 from execo._core.pool import Strand
 from execo._core.runtime import Runtime
 from execo.log import logger
@@ -112,7 +112,8 @@ class KnownHosts:
             self._others.append(entry)
         else:
             for name in entry.names:
-                self._plain.setdefault(name, []).append(entry.key)
+                # Names are looked for in small letters, as ssh does.
+                self._plain.setdefault(name.lower(), []).append(entry.key)
 
     @property
     def is_slow(self) -> bool:
@@ -258,7 +259,7 @@ def _stamp(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
 
 
 _authorities: dict[str, tuple[float, object, tuple[tuple[str, ...], ...]]] = {}
-_authorities_lock = threading.Lock()
+_authorities_lock = new_lock()
 
 
 def has_authority(paths: tuple[str, ...], name: str) -> bool:

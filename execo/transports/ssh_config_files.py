@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
 
+from execo._core.locks import new_lock
 from execo.errors import SshConfigError
 
 from . import ssh_config
@@ -20,6 +20,8 @@ __all__ = ["SshConfigFiles", "files_of"]
 KEPT = 0.1
 """Seconds for which nobody looks whether a file has changed."""
 
+_lock = new_lock()  # one for all of them: it has to outlive a fork
+
 
 class SshConfigFiles:
     """One choice of files. For any thread.
@@ -29,7 +31,6 @@ class SshConfigFiles:
 
     def __init__(self, choice: str | None) -> None:
         self._choice = choice
-        self._lock = threading.Lock()
         self._until = 0.0
         self._read: SshConfig | None = None
         self._error: SshConfigError | None = None
@@ -41,7 +42,7 @@ class SshConfigFiles:
         :raises SshConfigError: for what ssh refuses, the same until somebody has mended it
         """
         if time.monotonic() >= self._until:
-            with self._lock:
+            with _lock:
                 if time.monotonic() >= self._until:
                     self._look()
         read = self._read
@@ -55,7 +56,7 @@ class SshConfigFiles:
         environment = dict(os.environ)
         if self._read is None or self._read.changed or environment != self._environment:
             try:
-                self._error, self._read = None, _read(self._choice)
+                self._read, self._error = _read(self._choice), None
             except SshConfigError as exc:
                 self._error, self._read = exc, None
             self._environment = environment

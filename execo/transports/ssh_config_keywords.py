@@ -20,7 +20,10 @@ from typing import Any
 from . import ssh_config_values as values
 from .ssh_config_values import Reader
 
-__all__ = ["ALIASES", "KEYWORDS", "Keyword", "Place", "Use"]
+__all__ = ["ALIASES", "KEYWORDS", "METHODS", "Keyword", "Place", "Use"]
+
+METHODS = ("publickey", "keyboard-interactive", "password")
+"""The methods of login of this process, in the order in which ssh tries them."""
 
 
 class Place(enum.Enum):
@@ -89,12 +92,6 @@ def _among(harmless: Collection[Any]) -> Callable[[Any], bool]:
     return lambda value: (value.lower() if isinstance(value, str) else value) in harmless
 
 
-def _names_a_method_of_ours(value: str) -> bool:
-    return not _OUR_METHODS.isdisjoint(value.split(","))
-
-
-_OUR_METHODS = frozenset({"publickey", "password", "keyboard-interactive"})
-
 _FILES = (Place.SYSTEM, Place.USER)
 _SESSION = "it is for the user's own sessions, not for commands of a script"
 _PRINTS = "it changes what ssh prints"
@@ -135,6 +132,8 @@ KEYWORDS: dict[str, Keyword] = {
     "certificatefile": _added(values.string),
     "identitiesonly": _taken(values.flag),
     "identityagent": _taken(values.agent),
+    "pubkeyauthentication": _taken(values.flag_or("unbound", "host-bound")),
+    "preferredauthentications": _taken(values.string),
     # Which keys the host may show.
     "stricthostkeychecking": _taken(values.choice(_STRICT)),
     "userknownhostsfile": _taken(values.files),
@@ -171,14 +170,7 @@ KEYWORDS: dict[str, Keyword] = {
     "knownhostscommand": _left(values.command, "runs a command for host keys", "none"),
     "nohostauthenticationforlocalhost": _left(values.flag, "checks no keys of this host", "no"),
     "pkcs11provider": _left(values.string, "keys of a PKCS#11 token", "none"),
-    "preferredauthentications": Keyword(
-        values.string, Use.LEFT, "logs in in another way", _names_a_method_of_ours
-    ),
     "proxyusefdpass": _left(values.flag, "is handed a connection by a command", "no"),
-    "pubkeyauthentication": _left(
-        values.flag_or("unbound", "host-bound"), "logs in without a key", "yes", "unbound",
-        "host-bound",
-    ),
     "refuseconnection": _left(values.string, "refuses the host"),
     "revokedhostkeys": _left(values.string, "looks up revoked host keys", "none"),
     "securitykeyprovider": _left(values.string, "keys of a security key", "internal", "none"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .ssh_config_keywords import Use
+from .ssh_config_keywords import METHODS, Use
 from .ssh_config_lines import Setting
 from .ssh_config_lookup import Lookup
 from .ssh_config_match import fits
@@ -37,6 +37,8 @@ class HostSettings:
     :param certificate_files: the certificates that go with them
     :param identities_only: only these keys of all that the agent has
     :param identity_agent: the agent's socket, or ``none``
+    :param methods: the methods of login to try, in this order
+    :param no_keys: where it says that no key is tried; empty = some are
     :param strict_host_key_checking: ``yes``, ``no``, ``ask`` or ``accept-new``
     :param user_known_hosts_files: none of them = ``none``
     :param global_known_hosts_files: none of them = ``none``
@@ -69,6 +71,8 @@ class HostSettings:
     certificate_files: tuple[str, ...] = ()
     identities_only: bool | None = None
     identity_agent: str | None = None
+    methods: tuple[str, ...] | None = None
+    no_keys: str = ""
     strict_host_key_checking: str | None = None
     user_known_hosts_files: tuple[str, ...] | None = None
     global_known_hosts_files: tuple[str, ...] | None = None
@@ -251,6 +255,24 @@ class _Result:
         user = None if hop.user is None else self.tokens.expand(hop.user, PROXY)
         return Hop(self.tokens.expand(hop.host, PROXY), user, hop.port)
 
+    def _preferred(self, setting: Setting) -> None:
+        ours = tuple(dict.fromkeys(one for one in setting.value.split(",") if one in METHODS))
+        if not ours:
+            self._leave(setting, "logs in in another way")
+        elif METHODS[0] not in ours:
+            self._fields["no_keys"] = str(setting.line)
+        self._fields["methods"] = self._without_keys(ours)
+
+    def _public_keys(self, setting: Setting) -> None:
+        if setting.value == "no":
+            self._fields["no_keys"] = str(setting.line)
+            self._fields["methods"] = self._without_keys(self._fields.get("methods", METHODS))
+
+    def _without_keys(self, methods: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods, with keys only if these are to be tried."""
+        asked = self._lookup.value("pubkeyauthentication")
+        return tuple(one for one in methods if one != METHODS[0]) if asked == "no" else methods
+
     # -- what adds up -----------------------------------------------------------------------------
 
     def _add(self, settings: Iterable[Setting]) -> None:
@@ -301,6 +323,8 @@ _PREPARED: dict[str, Callable[[_Result, Setting], None]] = {
     "globalknownhostsfile": _Result._global_files,
     "hostkeyalias": _Result._key_alias,
     "identityagent": _Result._agent,
+    "preferredauthentications": _Result._preferred,
+    "pubkeyauthentication": _Result._public_keys,
     "user": _Result._user,
     "userknownhostsfile": _Result._user_files,
 }

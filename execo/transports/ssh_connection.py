@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from execo._core.runtime import Runtime
 from execo.errors import ProcessError, Reason
+from execo.log import escape_controls
 
 from .base import Exec, Target
 from .liveness import Liveness
@@ -376,7 +377,8 @@ class SshConnection:
             return
         assert self._session is not None
         cause = self._session.get_exception()
-        why = self._session.wire.problem or str(cause or "").strip()
+        # The words may be those of the host.
+        why = escape_controls(" ".join((self._session.wire.problem or str(cause or "")).split()))
         if self._login is not None:
             self._login.lost(why, cause)
         else:

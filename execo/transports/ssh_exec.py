@@ -21,8 +21,7 @@ from execo.errors import CancelledError, ProcessError, Reason, SpawnError
 
 from .base import ENDING_SIGNALS, Exec, Sink
 from .remote_shell import Mark, command_text
-from .ssh_expired import EXIT_STATUS, SAYS_EXPIRED, may_say_expired, says_expired
-from .ssh_expired import PATIENCE as EXPIRED_PATIENCE
+from .ssh_expired import ExpiryWatch
 
 if TYPE_CHECKING:
     from .channel import SshChannel
@@ -71,8 +70,7 @@ class SshExec:
     _watched = False  # what survives it will be killed
     _stdin_closed = False
     _in_line = False
-    _head = b""  # of its output, until it is the command's own for certain
-    _exit: tuple[int, str] | None = None  # kept back: its output may say that it did not run
+    _expiry: ExpiryWatch | None = None  # while its output may say that it did not run
     _uncounted = 0  # bytes at the end of its stdin that are not the user's
 
     def __init__(self, transport: InProcessTransport, request: Exec, sink: Sink) -> None:
@@ -120,6 +118,8 @@ class SshExec:
             self._release()
             return
         self._state = _State.SENT
+        if not connection.has_hello:
+            self._expiry = ExpiryWatch(self._loop.call_later, self._exited)
         requests: list[Callable[[int], Any]] = [pty_request()] if request.pty else []
         requests += [env_request(*pair) for pair in connection.target.options.env]
         requests.append(exec_request(command))
@@ -302,35 +302,32 @@ class SshExec:
     def channel_data(self, stream: int, data: bytes) -> None:
         if self.started:
             self._sink.on_data(stream, data)
-            if len(self._head) < SAYS_EXPIRED:
-                self._look_expired(data)
-            if self._exit is not None and not self._may_have_expired:
-                self._pass_exit()
+            if self._expiry is not None:
+                self._look_expired(self._expiry, data)
 
-    def _look_expired(self, data: bytes) -> None:
+    def _look_expired(self, expiry: ExpiryWatch, data: bytes) -> None:
         """The host has let us in, and will run no command for a password that has expired."""
-        self._head += data[:SAYS_EXPIRED]
-        connection = self._connection
-        if self._state is not _State.RUNNING or connection is None or connection.has_hello:
-            return
-        if says_expired(self._head):
+        runs = self._is_proven
+        if not runs and self._state is _State.RUNNING and expiry.reads(data):
             why = "the password of this user has expired; log in by hand (ssh) to change it"
             self._fail(ProcessError(f"{self._host}: {why}", reason=Reason.AUTH))
             self._hang_up()
+        elif runs or not expiry.doubts:
+            self._settle_expiry()
 
     @property
-    def _may_have_expired(self) -> bool:
-        # With the guard there, commands run: this one prints what another host says.
-        connection = self._connection
-        return connection is not None and not connection.has_hello and may_say_expired(self._head)
+    def _is_proven(self) -> bool:
+        """With the guard there, commands run: what this one prints of it another host has said."""
+        return self._connection is None or self._connection.has_hello
 
-    def _pass_exit(self) -> None:
-        kept, self._exit = self._exit, None
-        if kept is not None:
-            self._exited(*kept)
+    def _settle_expiry(self) -> None:
+        """It runs, or has: what it prints is its own."""
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None:
+            expiry.settle()
 
     def channel_eof(self) -> None:
-        self._pass_exit()
+        self._settle_expiry()
         self._end_output(None)
 
     def _end_output(self, error: OSError | None) -> None:
@@ -344,10 +341,8 @@ class SshExec:
     def channel_exit(self, status: int | None, why: str) -> None:
         if self._state is _State.SENT:
             self.channel_answered(True)  # it cannot have exited without
-        if status == EXIT_STATUS and self._exit is None and self._may_have_expired:
-            self._exit = (status, why)
-            self._loop.call_later(EXPIRED_PATIENCE, self._pass_exit)
-        else:
+        expiry = None if self._is_proven else self._expiry
+        if expiry is None or not expiry.keeps(status, why):
             self._exited(status, why)
 
     def _exited(self, status: int | None, why: str) -> None:
@@ -373,7 +368,7 @@ class SshExec:
             self._sink.on_written(count)
 
     def channel_closed(self) -> None:
-        self._pass_exit()
+        self._settle_expiry()
         channel, self._channel = self._channel, None
         connection = self._connection
         lost = None if connection is None else connection.error

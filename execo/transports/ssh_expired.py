@@ -4,7 +4,9 @@ it runs one that says so and exits with 1, or, on a terminal, ``passwd``, which 
 
 from __future__ import annotations
 
-__all__ = ["EXIT_STATUS", "PATIENCE", "SAYS_EXPIRED", "may_say_expired", "says_expired"]
+from collections.abc import Callable
+
+__all__ = ["ExpiryWatch"]
 
 EXIT_STATUS = 1 << 8
 """Of what says so, without a terminal. It may be there before the words."""
@@ -17,16 +19,47 @@ _TEXTS = (
     _WARNING + b"\nPassword change required but no TTY available.\n",
     _WARNING + b"\r\nYou must change your password now and login again!\r\n",
 )
-
-SAYS_EXPIRED = max(map(len, _TEXTS))
-"""Bytes of output that tell."""
+_MOST = max(map(len, _TEXTS))
 
 
-def says_expired(head: bytes) -> bool:
-    """Whether the output of a command begins like that."""
-    return head.startswith(_TEXTS)
+class ExpiryWatch:
+    """Reads the beginning of a command's output, and keeps its exit back while that is not enough
+    to tell. On the I/O thread.
 
+    :param call_later: calls a function after so many seconds
+    :param on_exit: given an exit that was kept back, and is the command's own
+    """
 
-def may_say_expired(head: bytes) -> bool:
-    """Whether the output of a command may yet turn out to begin like that."""
-    return any(text.startswith(head) for text in _TEXTS)
+    def __init__(
+        self,
+        call_later: Callable[[float, Callable[[], object]], object],
+        on_exit: Callable[[int | None, str], object],
+    ) -> None:
+        self._call_later = call_later
+        self._on_exit = on_exit
+        self._head = b""
+        self._kept: tuple[int, str] | None = None
+
+    def reads(self, data: bytes) -> bool:
+        """Take some output: whether it now says that the password has expired."""
+        self._head += data[:_MOST]
+        return self._head.startswith(_TEXTS)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether more output may yet say so."""
+        return any(text.startswith(self._head) for text in _TEXTS)
+
+    def keeps(self, status: int | None, why: str) -> bool:
+        """Whether an exit is kept back, for a moment."""
+        if status != EXIT_STATUS or self._kept is not None or not self.doubts:
+            return False
+        self._kept = status, why
+        self._call_later(PATIENCE, self.settle)
+        return True
+
+    def settle(self) -> None:
+        """It is a command that has run: its exit, if there was one, is its own."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._on_exit(*kept)

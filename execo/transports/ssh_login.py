@@ -10,6 +10,7 @@ How we log in is the affair of ``ssh_methods``; how long all of it may take is l
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["SshLogin"]
 
 _TOO_MANY = "Too many authentication failures"
+_NETWORK = frozenset({
+    *(errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN),
+})  # fmt: skip
 
 
 class SshLogin:
@@ -67,6 +71,7 @@ class SshLogin:
         self._over = False
         self._deadline: TimerHandle | None = None
         self._left: float | None = target.options.connect_timeout
+        self._paused = False
         self._methods: Methods | None = None
 
     # -- keys -----------------------------------------------------------------------------------
@@ -95,8 +100,8 @@ class SshLogin:
             self._fail(Reason.CONNECT, f"no thread can be started for it: {exc}", exc)
 
     def _on_keys(self, files: KnownHosts | None, known: Sequence[HostKey]) -> None:
-        if self._over or not self._session.is_active():
-            return  # lost: that is told apart
+        if self._over or self._methods is not None or not self._session.is_active():
+            return  # keys agreed on anew; or lost: that is told apart
         options = self._target.options
         if files is not None:
             shown = self._session.get_remote_server_key()
@@ -133,10 +138,19 @@ class SshLogin:
     # -- the end --------------------------------------------------------------------------------
 
     def lost(self, why: str, cause: BaseException | None) -> None:
-        """The session has ended: that is a failure of what was going on."""
+        """The session has ended: that is a failure of what was going on.
+
+        Of the login only if it can be the reason: the host has said so, has refused something, is
+        looking at what would let us in, or was kept waiting. Else it was lost as at any other time.
+        """
         methods, user = self._methods, self._target.user
         if methods is None:
             self._fail(Reason.CONNECT, _no_keys(why), cause)
+            return
+        said = f": {why}" if why else ""
+        if _is_network(cause) or not (_is_said(cause) or methods.judged or self._paused):
+            text = f"the connection is lost during the login of {user!r}{said}"
+            self._fail(Reason.CONNECT, text, cause)
             return
         tried = f" after {', '.join(methods.tried)}" if methods.tried else ""
         if _TOO_MANY in why:
@@ -145,20 +159,25 @@ class SshLogin:
                 "name the right one (keyfile)"
             )
         else:
-            if self._deadline is None and self._left is not None:
+            if self._paused:
                 tried += f", while we waited for {methods.stage}"
-            said = f": {why}" if why else ""
-            text = f"it hung up during the login of {user!r}{tried}{said}; set keyfile"
+            if methods.banner:
+                said += f", with the words {methods.banner!r}"
+            text = f"it hung up during the login of {user!r}{tried}{said}"
+            if methods.judged and not self._paused:
+                text += "; it may be closed to this user (an expired account), its log says why"
         self._fail(Reason.AUTH, text, cause)
 
     def _pause(self) -> None:
         """A person is asked: the host is not to blame for the time that takes."""
+        self._paused = True
         if self._deadline is not None:
             self._left = self._deadline.when() - time.monotonic()
             self._deadline.cancel()
             self._deadline = None
 
     def _resume(self) -> None:
+        self._paused = False
         if self._deadline is None and self._left is not None:
             self._deadline = self._runtime.loop.call_later(max(0, self._left), self._on_timeout)
 
@@ -171,7 +190,9 @@ class SshLogin:
             return
         before = [one for one in methods.tried if one not in methods.stage]
         tried = f", after {', '.join(before)}" if before else ""
-        self._fail(Reason.AUTH, f"{text} {methods.stage}{tried}", None)
+        silent = methods.waits_for_host and not methods.judged
+        reason = Reason.CONNECT if silent else Reason.AUTH
+        self._fail(reason, f"{text} {methods.stage}{tried}", None)
 
     def _fail(self, reason: Reason, why: str, cause: BaseException | None) -> None:
         if not self._over:
@@ -186,6 +207,16 @@ class SshLogin:
             self._deadline = None
         if self._methods is not None:
             self._methods.stop()
+
+
+def _is_said(cause: BaseException | None) -> bool:
+    """Whether the host has given a reason, and not just ended the connection."""
+    return cause is not None and not isinstance(cause, (EOFError, OSError))
+
+
+def _is_network(cause: BaseException | None) -> bool:
+    """Whether it is the network that was lost. A reset may as well be the host's."""
+    return isinstance(cause, OSError) and cause.errno in _NETWORK
 
 
 def _no_keys(why: str) -> str:

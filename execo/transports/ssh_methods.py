@@ -15,12 +15,18 @@ from execo.log import escape_controls
 
 from .asking import Asker
 from .base import Target
-from .key_files import LoginProblem, rsa_bits
+from .key_files import LoginProblem, PublicKey, rsa_bits
 from .keys import Identity, KeyRing, Keys
 from .session import Session
 from .ssh_auth import UserAuth, algorithm_for
 
 __all__ = ["Methods"]
+
+_HOSTS_TURN = ("its answer", "its questions", "what it lets in with")
+"""Stages in which the host is waited for."""
+
+MOST_WORDS = 200
+"""Characters of what a host says on its own that are shown."""
 
 MOST_STEPS = 8
 """Methods that a host may want one after the other (AuthenticationMethods of sshd_config(5))."""
@@ -33,6 +39,8 @@ class Methods:
 
     - ``stage``: what is waited for, for messages
     - ``tried``: what the host has refused, or may yet take
+    - ``judged``: the host has refused something, or has before it what is to let us in: it may have
+      hung up for that
 
     :param session: has agreed on keys, with a host that is trusted
     :param on_pause: called with True when a person is asked, and with False after that
@@ -72,6 +80,7 @@ class Methods:
         self._allowed: list[str] | None = None  # methods, as far as the host has said
         self._done_with: set[str] = set()
         self.tried: list[str] = []
+        self.judged = False
         self._taken: list[str] = []
         self._problems: list[str] = []
         self._cause: BaseException | None = None
@@ -79,6 +88,9 @@ class Methods:
     def start(self) -> None:
         """Begin."""
         self._auth.start()
+        if "publickey" not in self._login.methods:
+            self._on_keys_read(Keys((), ()))
+            return
         self._ring.get(self._target.keyfile, self._login, self._on_keys_read)
 
     def stop(self) -> None:
@@ -86,6 +98,17 @@ class Methods:
         self._over = True
         self._password = None
         self._auth.stop()
+
+    @property
+    def waits_for_host(self) -> bool:
+        """It is the host's turn, and nobody else's."""
+        return self.stage in _HOSTS_TURN
+
+    @property
+    def banner(self) -> str:
+        """What the host has last said on its own, shortened to one line."""
+        words = " ".join((self._auth.banner or "").split())
+        return escape_controls(words[-MOST_WORDS:])
 
     @property
     def _user(self) -> str:
@@ -103,6 +126,7 @@ class Methods:
         self._identities = deque(keys.identities)
         self._problems.extend(keys.problems)
         self._read = True
+        self.stage = "its answer"
         self._begin()
 
     def _begin(self) -> None:
@@ -110,28 +134,41 @@ class Methods:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Try what may succeed next, in ssh's order: keys, questions, the password."""
+        """Try what may succeed next: of the methods in their order, the first that may."""
         if self._over:
             return
-        login = self._login
-        if self._identities and self._may("publickey"):
-            self._try_key(self._identities.popleft())
-        elif self._allowed is None:
+        for method in self._login.methods:
+            if method == "publickey":
+                ready = bool(self._identities)
+            elif self._allowed is None:
+                break  # what it lets in with is asked before a secret is
+            elif method == "password":
+                ready = self._login.password is not None
+            else:
+                ready = self._has_secrets
+            if ready and self._may(method):
+                self._try(method)
+                return
+        if self._allowed is None:
             self.stage = "what it lets in with"
             self._method = "none"
             self._auth.ask_methods()
-        elif self._may("keyboard-interactive") and self._has_secrets:
-            if self._may_tell("keyboard-interactive"):
-                self._method = "keyboard-interactive"
-                self._answered = False
-                self.stage = "its questions"
-                self._auth.invite_questions()
-        elif self._may("password") and login.password is not None:
-            if self._may_tell("password"):
-                self._method = "password"
-                self._with_password(self._send_password)
         else:
             self._refuse()
+
+    def _try(self, method: str) -> None:
+        if method == "publickey":
+            self._try_key(self._identities.popleft())
+        elif not self._may_tell(method):
+            self._go_on()
+        elif method == "password":
+            self._method = method
+            self._with_password(self._send_password)
+        else:
+            self._method = method
+            self._answered = False
+            self.stage = "its questions"
+            self._auth.invite_questions()
 
     def _may(self, method: str) -> bool:
         if self._allowed is None:
@@ -148,7 +185,6 @@ class Methods:
             "no password goes to a host whose key nobody has looked at: set host_key_policy "
             "(to 'accept-new' or 'strict', or 'off' if that is meant)"
         )
-        self._go_on()
         return False
 
     def _is_here(self) -> bool:
@@ -219,21 +255,27 @@ class Methods:
         self.stage = f"a signature by {identity.source}"
         text = self._auth.signed_text(key, self._offered)
         timeout = self._target.options.connect_timeout
-        self._ring.sign(
-            identity, text, self._signed, timeout, lambda: not self._over, self._on_signature
-        )
 
-    def _on_signature(self, signature: bytes | LoginProblem) -> None:
-        if self._over:
-            return
-        assert self._identity is not None and self._identity.public is not None
+        def wanted() -> bool:
+            # The host may have refused it meanwhile, although it should wait.
+            return not self._over and self._identity is identity
+
+        def on_done(signature: bytes | LoginProblem) -> None:
+            if wanted():
+                self._on_signature(key, signature)
+
+        self._ring.sign(identity, text, self._signed, timeout, wanted, on_done)
+
+    def _on_signature(self, key: PublicKey, signature: bytes | LoginProblem) -> None:
         if isinstance(signature, LoginProblem):
+            assert self._identity is not None
             self.tried.remove(self._identity.source)
             self._note_problem(signature)
             self._go_on()
         else:
             self.stage = "its answer"
-            self._auth.send_signature(self._identity.public, self._offered, signature)
+            self.judged = True
+            self._auth.send_signature(key, self._offered, signature)
 
     # -- passwords and questions ----------------------------------------------------------------
 
@@ -262,6 +304,7 @@ class Methods:
     def _send_password(self, password: str) -> None:
         self._done_with.add("password")
         self.tried.append("the password")
+        self.judged = True
         self._auth.send_password(password)
 
     def auth_questions(
@@ -294,6 +337,7 @@ class Methods:
         # The same password is not tried twice: hosts lock users out.
         self._done_with.add("password")
         self.tried.append("the password")
+        self.judged = True
         self._auth.send_answers([password])
 
     def _on_answers(self, answers: list[str] | LoginProblem) -> None:
@@ -308,6 +352,7 @@ class Methods:
         if "the answers to its questions" not in self.tried:
             self.tried.append("the answers to its questions")
         self.stage = "its answer"
+        self.judged = True
         self._auth.send_answers(answers)
 
     def _cannot_answer(self, instructions: str, questions: list[tuple[str, bool]]) -> None:
@@ -331,6 +376,7 @@ class Methods:
             return
         self._allowed = allowed
         method, self._method = self._method, ""
+        self.judged = self.judged or method != "none"
         identity, self._identity = self._identity, None
         if partial and len(self._taken) < MOST_STEPS:
             # Right, and not enough: whatever it wants next, it may want again.
@@ -361,6 +407,8 @@ class Methods:
             text = "it wants more"
         elif self._identities:
             text = "it takes no keys"
+        elif "publickey" not in self._login.methods:
+            text = "no key is to be tried (PreferredAuthentications, PubkeyAuthentication)"
         else:
             text = "there is no key to try"
         taken = f" after it took {', '.join(self._taken)}" if self._taken else ""

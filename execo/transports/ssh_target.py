@@ -115,6 +115,8 @@ class Finder:
     ) -> Found:
         algorithms, reasons = algorithms_of(settings)
         only_openssh = [*settings.only_openssh, *reasons]
+        if settings.no_keys and base.login.password is None and base.login.answers is None:
+            only_openssh.append(f"{settings.no_keys}: logs in without a key, nor with a password")
         passed_over = list(settings.passed_over)
         via = None
         if hops:
@@ -219,6 +221,7 @@ def _login(base: Login, settings: HostSettings, keyfile: str | None) -> Login:
         certificates=settings.certificate_files,
         identities_only=bool(settings.identities_only) or keyfile is not None,
         agent=settings.identity_agent,
+        methods=base.methods if settings.methods is None else settings.methods,
     )
 
 
