@@ -23,7 +23,7 @@ from .base import Target
 from .counters import Counters
 from .dial import Dial, DialListener, TcpDial
 from .dial_through import ThroughDial, Way, beyond
-from .set_ups import AT_ONE_PLACE, SetUps
+from .set_ups import AT_ONE_PLACE, SetUps, descriptors
 from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
 from .upkeep import Upkeep
 
@@ -36,6 +36,9 @@ __all__ = ["Pool"]
 
 RESERVE = 32
 """Descriptors, and an eighth of all beside, that are left to the rest of the program."""
+
+_MOST_BEREFT = 10_000
+"""Hosts that are remembered to count those that come back: some never do."""
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -102,7 +105,9 @@ class Pool:
         self._hosts: dict[Target, _Host] = {}
         self._way_to = way_to
         self._behind: dict[SshConnection, _Behind] = {}
-        self._bereft: set[Target] = set()  # that have lost a connection, and have no new one yet
+        self._kept: dict[SshConnection, None] = {}  # that nobody uses, for the longest time first
+        # That have lost a connection, and have no new one yet.
+        self._bereft: dict[Target, None] = {}
         self._raised = False
         self._set_ups = SetUps(
             runtime, self.counters, make_dial=self._make_dial, make_room=self._may_open
@@ -281,8 +286,10 @@ class Pool:
             self._raised = True
             raise_descriptor_limit()
             return self._may_open()
-        for host in list(self._hosts.values()):
-            if not host.wanted and self._close_unused(host, State.READY):
+        for connection in self._kept:
+            host = self._hosts.get(connection.target)
+            if host is not None and not host.wanted and descriptors(connection):
+                self._close(host, [connection])
                 return True
         return False
 
@@ -294,21 +301,23 @@ class Pool:
         self.counters.made += 1
         connection.ready_since = time.monotonic()
         if connection.target in self._bereft:
-            self._bereft.discard(connection.target)
+            del self._bereft[connection.target]
             self.counters.replaced += 1
         host = self._hosts[connection.target]
         host.pause = _FIRST_PAUSE
         self._serve(host)
         if connection.is_kept:
-            self._upkeep.leave(connection)
+            self.on_unused(connection)
         self._set_ups.advance()
 
     def on_used(self, connection: SshConnection) -> None:
         """Somebody uses it, whom nobody has used."""
+        self._kept.pop(connection, None)
         self._upkeep.use(connection)
 
     def on_unused(self, connection: SshConnection) -> None:
         """Nobody uses it any more."""
+        self._kept[connection] = None
         self._upkeep.leave(connection)
 
     def on_room(self, connection: SshConnection) -> None:
@@ -333,7 +342,9 @@ class Pool:
             return  # all were closed
         if was_ready:
             self.counters.lost += 1
-            self._bereft.add(host.target)
+            self._bereft[host.target] = None
+            if len(self._bereft) > _MOST_BEREFT:
+                del self._bereft[next(iter(self._bereft))]
         else:
             self.counters.count_failure(error.reason)
         if connection in host.connections:
@@ -385,6 +396,7 @@ class Pool:
             connection.stopped_answering(f"it has not answered for {silence:.1f} s (keepalive)")
 
     def _forget(self, connection: SshConnection) -> None:
+        self._kept.pop(connection, None)
         self._upkeep.forget(connection)
         self._set_ups.forget(connection)
         behind = self._behind.pop(connection, None)
