@@ -184,3 +184,23 @@ def test_the_end_without_commands_says_nothing(plain: Host, tmp_path: Path) -> N
     source = 'print(Remote("echo hi", [host] * 12).run().finished_ok)'
     with HostScript(tmp_path, source, plain) as script:
         assert script.finish() == (0, "True\n", "")
+
+
+AGAIN = """
+session = int(SshProcess("echo $PPID", host).run().stdout)
+SshProcess("true", host).run()  # by now the guard is there
+os.kill(session, signal.SIGSTOP)
+again = SshProcess("echo ready; sleep {}".format(word), host).start()
+time.sleep(0.3)
+os.kill(session, signal.SIGKILL)
+ready(again)
+"""
+
+
+def test_a_command_that_was_sent_again_ends_with_the_script(
+    plain: Host, tmp_path: Path, word: str
+) -> None:
+    with HostScript(tmp_path, AGAIN, plain, word) as script:
+        script.wait_ready()
+        assert script.finish()[0] == 0
+        assert running(word) == []

@@ -134,11 +134,9 @@ class SetUps:
             connection = next(iter(self._spoke))
             wire = self._spoke.pop(connection)
             self._setting_up.add(connection)
-            try:
-                connection.set_up(wire)
-            except Exception as exc:  # it must not keep the others waiting, nor wait for ever
+            _begin(connection, connection.set_up, wire)
+            if connection.state is State.OVER:
                 wire.close()
-                _fail(connection, exc)
 
     def _dial_some(self) -> None:
         while self._queue and len(self._dialling) + len(self._spoke) < SETTING_UP:
@@ -150,10 +148,7 @@ class SetUps:
                 self._queue.appendleft(connection)
                 self._announce_later()
                 return  # until one of the others is of no more use
-            try:
-                self._dial(connection)
-            except Exception as exc:  # likewise
-                _fail(connection, exc)
+            _begin(connection, self._dial, connection)
 
     def _dial(self, connection: SshConnection) -> None:
         self.open.add(connection)
@@ -302,18 +297,21 @@ class SetUps:
 
 
 def descriptors(connection: SshConnection) -> int:
-    """How many it takes: a socket; for a proxy command, what a child takes; behind a gateway, nothing."""
+    """That it takes: a socket; for a proxy command, what a child takes; behind a gateway, none."""
     target = connection.target
     if target.proxy_command is not None:
         return 4
     return 1 if target.via is None else 0
 
 
-def _fail(connection: SshConnection, exc: Exception) -> None:
-    logger.exception("internal error with %s", connection.target.name)
-    error = SpawnError(f"internal error: {exc}")
-    error.__cause__ = exc
-    connection.fail(error)
+def _begin(connection: SshConnection, step: Callable[..., object], *args: object) -> None:
+    try:
+        step(*args)
+    except Exception as exc:  # it must not keep the others waiting, nor wait for ever itself
+        logger.exception("internal error with %s", connection.target.name)
+        error = SpawnError(f"internal error: {exc}")
+        error.__cause__ = exc
+        connection.fail(error)
 
 
 class _Dialled:

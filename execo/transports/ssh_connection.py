@@ -305,17 +305,18 @@ class SshConnection:
         self._look_after_waiting()
 
     def take_session_of_guard(self, command: Command) -> bool:
-        """The host has opened no channel for ``command`` though none other runs: where it allows
-        one session alone (MaxSessions 1), the guard must not be the one. Whether ``command`` is to
-        run when the guard has gone."""
+        """The host has opened no channel for ``command``, and none for another one that runs: where
+        it allows one session alone (MaxSessions 1), the guard must not be the one. Whether
+        ``command`` is to run when the guard has gone."""
         guard = self._guard
-        if self.busy > 1 or guard is None or self._hello is None:
+        if guard is None or self._plain or (self.proven and self.busy > 1):
             return False
-        self._hello = None
-        self.room = 0  # see _on_guard
         self._waiting.append(command)
-        self._wait_for_guard(guard)
-        guard.make_way(self._on_guard)
+        if self._hello is not None:
+            self._hello = None
+            self.room = 0  # until then
+            self._wait_for_guard(guard)
+            guard.make_way(self._on_guard)
         return True
 
     def _look_after_waiting(self) -> None:
