@@ -94,7 +94,7 @@ def test_what_ignores_term_ends_too(host: Host, tmp_path: Path, word: str, way: 
     source, number, _ = ENDS[way]
     with HostScript(tmp_path, STUBBORN + source, host, word) as script:
         script.wait_ready()
-        assert len(running(word)) == 9
+        until(lambda: len(running(word)) == 9)
         if number is not None:
             script.popen.send_signal(number)
         script.finish()

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -19,9 +20,9 @@ from execo.testing import Cluster
 from execo.transports import close_idle, get, statistics
 from execo.transports.inprocess import InProcessTransport
 from execo.transports.set_ups import SILENT
-from remote_commands import QUIET, TIMEOUT, on, run, until
+from remote_commands import QUIET, TIMEOUT, HostScript, on, run, until
 
-pytest_plugins = ["remote_commands", "execo.testing.pytest_plugin"]
+pytest_plugins = ["sshd", "remote_commands", "execo.testing.pytest_plugin"]
 
 
 class Greeters:
@@ -149,3 +150,29 @@ def test_an_error_of_ours_ends_with_its_host(
         assert process.message == "internal error: too much"
         assert f"internal error with {cluster.hosts[0].address}" in caplog.text
     assert run(cluster.hosts[0], "true").ok
+
+
+FEW = """
+import resource
+from execo.transports import statistics
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (110, 110))
+hosts = [Host(f"127.0.3.{number}", user, keyfile, int(port)) for number in range(1, 101)]
+sessions = {}
+for part in (hosts[:60], hosts[60:], hosts[90:], hosts[:10], hosts[90:]):
+    remote = Remote("echo $PPID", part).run()
+    assert remote.ok, remote.failed
+    for process in remote.processes[-5:]:
+        session = sessions.setdefault(process.host.address, process.stdout)
+        assert session == process.stdout, "it was closed, and made again"
+    assert statistics().connections.ready <= 65
+print("ready", flush=True)
+"""
+
+
+def test_where_descriptors_are_few_those_go_that_were_not_used_for_longest(
+    plain: Host, tmp_path: Path
+) -> None:
+    with HostScript(tmp_path, FEW, plain) as script:
+        script.wait_ready()
+        assert script.finish()[0] == 0
