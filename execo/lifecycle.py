@@ -30,7 +30,7 @@ from ._core.latch import Latch
 from ._core.runtime import Runtime
 from .config import configuration
 from .delivery import Delivery
-from .errors import CancelledError, ProcessError, SpawnError
+from .errors import CancelledError, OutputError, ProcessError, SpawnError
 from .expect import watch_outputs
 from .feed import Feed
 from .log import logger
@@ -133,13 +133,16 @@ class Run(Outcome):
     def on_eof(self, stream: int, error: OSError | None) -> None:
         if self.ended:
             return
+        if error is not None and not self.killed:
+            # Whatever its exit was: what is missing may be what it was run for.
+            self.error = self.error or _cut(error)
         self._close_stream(stream, error is not None)
         if self.state is State.DRAINING and not self._stdout_open and not self._stderr_open:
             self._end()
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         # The timers go on: what it left behind may hold its output open, and never be silent.
-        self.error = error
+        self.error = error or self.error
         self.exit_status_raw = status
         if status is not None:
             self.exit_code = os.waitstatus_to_exitcode(status)
@@ -431,6 +434,17 @@ class Run(Outcome):
             self.delivery.event("end")
         self.delivery.finish(partial(process._wrap_up, self, log))
         return True
+
+
+def _cut(error: OSError) -> OutputError:
+    """Some output could not be read."""
+    lost = error.__cause__
+    if isinstance(lost, ProcessError):
+        own = OutputError(f"some of its output is lost: {lost}", reason=lost.reason, host=lost.host)
+    else:
+        own = OutputError(f"some of its output could not be read: {error.strerror or error}")
+    own.__cause__ = error
+    return own
 
 
 def kill_timeout() -> float | None:

@@ -221,7 +221,8 @@ class ProcessState:
 
     @property
     def error(self) -> bool:
-        """True if it could not be started, or was lost."""
+        """True if it could not be started, or was lost, or some of its output was: with the
+        connection to its host (new: execo 2.8.2 knows such a process by its exit code alone)."""
         return self._outcome.error is not None
 
     @property
@@ -323,7 +324,8 @@ class ProcessState:
     @property
     def ok(self) -> bool:
         """False once it has failed in a way that is not ignored; True before its end. One that
-        was killed on purpose is ok, one that was given up before its start is not."""
+        was killed on purpose is ok, one that was given up before its start is not. A file handler
+        that could not write leaves it ok: its output is here."""
         if (self.expect_fail and not self.ignore_expect_fail) or (
             self.write_error and not self.ignore_write_error
         ):

@@ -107,9 +107,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.dial transports.ssh_connection transports.counters transports.wire"
     ),
     "transports.upkeep":     SEAM | rooms("transports.ssh_connection"),
+    "transports.pooled_host": SEAM | rooms("transports.ssh_connection transports.dial_through"),
     "transports.pool":       SEAM | SSH_PARTS | rooms(
         "transports.dial_through transports.set_ups transports.ssh_connection"
-        " transports.counters transports.upkeep"
+        " transports.counters transports.upkeep transports.pooled_host"
     ),
     "transports.ssh_expired": GROUND,
     "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),

@@ -202,8 +202,10 @@ def test_the_output_outlives_the_exit() -> None:
 
 def test_reading_fails() -> None:
     scripts["x"] = Script(Out(b"some"), Eof(1, OSError(5, "I/O error")))
-    process = FakeProcess("x").run(TIMEOUT)
+    process = FakeProcess("x", nolog_error=True).run(TIMEOUT)
     assert (process.stdout, process.stdout_ioerror, process.stderr_ioerror) == ("some", True, False)
+    assert (process.ok, process.exit_code) == (False, 0)
+    assert process.message == "some of its output could not be read: I/O error"
 
 
 def test_one_waits_for_a_slot() -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from execo import Host, ParallelActions, Process, Remote, SequentialActions, con
 from execo.errors import Reason
 from execo.testing import Cluster
 from execo.transports import close_idle
+from execo.transports.channel import SshChannel
 from remote_commands import QUIET, TIMEOUT, HostScript, logins, on, run, running, until
 from sshd import RealSshd
 
@@ -139,6 +141,30 @@ def test_one_session_on_a_connection_is_enough(narrow_sshd: RealSshd, word: str)
     process.kill().wait(TIMEOUT)
     assert (process.ended, process.killed) == (True, True)
     until(lambda: not running(word))
+
+
+@pytest.mark.parametrize("first", [{"cwd": "/tmp"}, {"env": {"WORD": "x"}}, {"detach": True}])
+def test_the_one_session_is_not_the_guards(narrow_sshd: RealSshd, first: dict[str, Any]) -> None:
+    # Which is opened first for a command that says more than its text.
+    host = narrow_sshd.hosts(1)[0]
+    remote = Remote("echo {{range(3)}}", [host] * 3, process_args={**QUIET, **first}).run(TIMEOUT)
+    assert [process.stdout for process in remote.processes] == ["0\n", "1\n", "2\n"]
+    assert run(host, "echo next", **first).stdout == "next\n"
+
+
+def test_a_host_that_opens_no_more_sessions(plain: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(plain, "true").ok
+
+    class Refused(SshChannel):
+        def __init__(self, session: Any, listener: Any, requests: Any) -> None:
+            super().__init__(session, listener, requests, kind="none@example.org")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("execo.transports.channel.SshChannel", Refused)
+        process = run(plain, "true")
+    assert process.reason is Reason.SPAWN
+    assert f"{plain.address} opens no session: " in process.message
+    assert run(plain, "echo again").stdout == "again\n"
 
 
 def test_a_kill_reaches_a_command_before_the_guard_is_refused(

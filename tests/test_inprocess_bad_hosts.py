@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from execo import Host, Remote
+from execo import Host, Remote, configuration
 from execo.errors import Reason
 from execo.testing import Cluster
 from execo.transports import close_idle
@@ -253,6 +253,23 @@ def test_a_session_that_is_killed_in_the_middle(host: Host) -> None:
     assert f"{host.address}: the connection is lost" in process.message
     assert process.stdout == "first\n"
     assert run(host, "echo next").stdout == "next\n"
+
+
+def test_output_that_is_lost_behind_an_exit(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(configuration, "drain_timeout", 20)
+    script = "(sleep 0.4; kill -9 {}; echo more) & echo first; exit {}"
+    for code in (0, 3):
+        session = int(run(host, "echo $PPID").stdout)
+        process = run(host, script.format(session, code))
+        assert (process.stdout, process.stdout_ioerror, process.exit_code) == (
+            "first\n",
+            True,
+            code,
+        )
+        assert (process.ok, process.error, process.reason) == (False, True, Reason.CONNECT)
+        lost = f"some of its output is lost: {host.address}: the connection is lost"
+        assert process.message.startswith(lost)
+    assert run(host, script.format(0, 0), ignore_error=True).ok
 
 
 def test_all_commands_of_a_lost_connection_say_so(plain: Host) -> None:

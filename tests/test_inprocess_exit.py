@@ -94,7 +94,7 @@ def test_what_ignores_term_ends_too(host: Host, tmp_path: Path, word: str, way: 
     source, number, _ = ENDS[way]
     with HostScript(tmp_path, STUBBORN + source, host, word) as script:
         script.wait_ready()
-        assert len(running(word)) == 9
+        until(lambda: len(running(word)) == 9)
         if number is not None:
             script.popen.send_signal(number)
         script.finish()
@@ -184,3 +184,23 @@ def test_the_end_without_commands_says_nothing(plain: Host, tmp_path: Path) -> N
     source = 'print(Remote("echo hi", [host] * 12).run().finished_ok)'
     with HostScript(tmp_path, source, plain) as script:
         assert script.finish() == (0, "True\n", "")
+
+
+AGAIN = """
+session = int(SshProcess("echo $PPID", host).run().stdout)
+SshProcess("true", host).run()  # by now the guard is there
+os.kill(session, signal.SIGSTOP)
+again = SshProcess("echo ready; sleep {}".format(word), host).start()
+time.sleep(0.3)
+os.kill(session, signal.SIGKILL)
+ready(again)
+"""
+
+
+def test_a_command_that_was_sent_again_ends_with_the_script(
+    plain: Host, tmp_path: Path, word: str
+) -> None:
+    with HostScript(tmp_path, AGAIN, plain, word) as script:
+        script.wait_ready()
+        assert script.finish()[0] == 0
+        assert running(word) == []

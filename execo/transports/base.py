@@ -160,6 +160,11 @@ class Target:
     proxy_command: str | None = None
     name: str = field(default="", compare=False)
 
+    @property
+    def hops(self) -> int:
+        """How many hosts it is behind."""
+        return 0 if self.via is None else self.via.hops + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Become:
@@ -246,7 +251,10 @@ class Sink(Protocol):
     def on_open(self, channel: Channel) -> None: ...
     def on_start(self) -> None: ...
     def on_data(self, stream: int, data: bytes) -> None: ...
-    def on_eof(self, stream: int, error: OSError | None) -> None: ...
+
+    def on_eof(self, stream: int, error: OSError | None) -> None:
+        """Nothing more comes of it; ``error`` if some is lost: it has the ProcessError that is
+        behind it as its cause, if there is one."""
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         """``status`` is the raw wait status, None if it is not known; then ``error`` says why."""

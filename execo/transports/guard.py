@@ -66,6 +66,12 @@ class Guard:
         """Send it away: what follows is no loss."""
         self._order(remote_shell.ORDER_BYE)
 
+    def make_way(self, on_gone: Callable[[Hello | None], object]) -> None:
+        """Send it away for good: ``on_gone`` is called, with None, when its session is free."""
+        self.dismiss()
+        self.hello = None
+        self._on_settled = on_gone
+
     def give_up(self) -> None:
         """It does not answer: do without it. If it comes all the same, it is sent away: an end
         without a word would be a loss to it."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from execo._core.child import raise_descriptor_limit
@@ -22,9 +22,10 @@ from execo.log import logger
 from .base import Target
 from .counters import Counters
 from .dial import Dial, DialListener, TcpDial
-from .dial_through import ThroughDial, Way, beyond
-from .set_ups import AT_ONE_PLACE, SetUps
-from .ssh_connection import SESSIONS, Command, Lessee, SshConnection, State
+from .dial_through import ThroughDial, Way
+from .pooled_host import FIRST_PAUSE, BehindGateway, PooledHost
+from .set_ups import AT_ONE_PLACE, SetUps, descriptors
+from .ssh_connection import Command, Lessee, SshConnection, State
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -37,53 +38,10 @@ __all__ = ["Pool"]
 RESERVE = 32
 """Descriptors, and an eighth of all beside, that are left to the rest of the program."""
 
-_FIRST_PAUSE = 1.0
+_MOST_BEREFT = 10_000
+"""Hosts that are remembered to count those that come back: some never do."""
+
 _LONGEST_PAUSE = 60.0
-
-
-class _Host:
-    """The connections with one target, and the commands and lessees that wait for one."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.connections: list[SshConnection] = []
-        self.waiting: deque[Command] = deque()
-        self.lessees: deque[Lessee] = deque()
-        self.room = SESSIONS - 1
-        self.barred = False  # no further connection for now: the last one could not be made
-        self.pause = _FIRST_PAUSE
-
-    @property
-    def hops(self) -> int:
-        """How many hosts it is behind."""
-        count, target = 0, self.target.via
-        while target is not None:
-            count, target = count + 1, target.via
-        return count
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody waits for a connection."""
-        return bool(self.waiting or self.lessees)
-
-
-class _Behind:
-    """A connection that waits for its gateway to be ready: a lessee of it, until then."""
-
-    def __init__(self, pool: Pool, connection: SshConnection, gateway: Target) -> None:
-        self.target = gateway
-        self._pool = pool
-        self._connection = connection
-
-    def leased(self, connection: SshConnection) -> None:
-        connection.give_back(self)  # its channel takes a lease of its own
-        self._pool.reachable(self._connection)
-
-    def lost(self, error: ProcessError) -> None:
-        """It is given back at once."""
-
-    def refuse(self, error: ProcessError) -> None:
-        self._connection.fail(beyond(self._connection.target, error))
 
 
 class Pool:
@@ -99,10 +57,12 @@ class Pool:
         self.keys: KeyRing
         self.known_hosts: KnownHostsFiles
         self._loading = False
-        self._hosts: dict[Target, _Host] = {}
+        self._hosts: dict[Target, PooledHost] = {}
         self._way_to = way_to
-        self._behind: dict[SshConnection, _Behind] = {}
-        self._bereft: set[Target] = set()  # that have lost a connection, and have no new one yet
+        self._behind: dict[SshConnection, BehindGateway] = {}
+        self._kept: dict[SshConnection, None] = {}  # that nobody uses, for the longest time first
+        # That have lost a connection, and have no new one yet.
+        self._bereft: dict[Target, None] = {}
         self._raised = False
         self._set_ups = SetUps(
             runtime, self.counters, make_dial=self._make_dial, make_room=self._may_open
@@ -144,20 +104,20 @@ class Pool:
     def lease(self, lessees: Iterable[Lessee]) -> None:
         """Give each a connection to its target, when there is one: however many commands it runs,
         since what is carried beside them is no session (MaxSessions)."""
-        hosts: dict[_Host, None] = {}
+        hosts: dict[PooledHost, None] = {}
         for lessee in lessees:
             host = self._host(lessee.target)
             host.lessees.append(lessee)
             hosts[host] = None
         self._begin(hosts)
 
-    def _begin(self, hosts: Iterable[_Host]) -> None:
+    def _begin(self, hosts: Iterable[PooledHost]) -> None:
         for host in hosts:
             try:
                 self._serve(host)
             except Exception as exc:  # whatever it is must not keep the other hosts waiting
                 logger.exception("internal error with %s", host.target.name)
-                self._refuse_all(host, SpawnError(f"internal error: {exc}"))
+                host.refuse_all(SpawnError(f"internal error: {exc}"))
         self._set_ups.advance()
         if not self._loading:
             # After the first are dialled: it takes a tenth of a second, in which these can answer,
@@ -170,7 +130,7 @@ class Pool:
         self.counters.resubmitted += 1
         self.runtime.loop.call_soon(self._serve_soon, self._add(command, first=True))
 
-    def _add(self, command: Command, *, first: bool) -> _Host:
+    def _add(self, command: Command, *, first: bool) -> PooledHost:
         target = command.request.target
         assert target is not None
         host = self._host(target)
@@ -180,10 +140,10 @@ class Pool:
             host.waiting.append(command)
         return host
 
-    def _host(self, target: Target) -> _Host:
+    def _host(self, target: Target) -> PooledHost:
         host = self._hosts.get(target)
         if host is None:
-            host = self._hosts[target] = _Host(target)
+            host = self._hosts[target] = PooledHost(target)
         return host
 
     def give_up(self, command: Command) -> bool:
@@ -209,24 +169,16 @@ class Pool:
         for connection in host.connections:
             connection.give_up_lease(lessee)
 
-    def _look_unwanted(self, host: _Host) -> None:
+    def _look_unwanted(self, host: PooledHost) -> None:
         if not host.wanted:
             self._close_unused(host, State.DIALING)  # a silent host, most likely
 
-    def _refuse_all(self, host: _Host, error: ProcessError) -> None:
-        waiting, host.waiting = host.waiting, deque()
-        for command in waiting:
-            command.refuse(error)
-        lessees, host.lessees = host.lessees, deque()
-        for lessee in lessees:
-            lessee.refuse(error)
-
-    def _serve_soon(self, host: _Host) -> None:
+    def _serve_soon(self, host: PooledHost) -> None:
         if self._hosts.get(host.target) is host:
             self._serve(host)
         self._set_ups.advance()
 
-    def _serve(self, host: _Host) -> None:
+    def _serve(self, host: PooledHost) -> None:
         for connection in host.connections:
             while host.waiting and connection.has_room:
                 connection.run(host.waiting.popleft())
@@ -254,12 +206,14 @@ class Pool:
             return
         # Before its turn comes: a gateway that is not there must not hold up others, and all that
         # are behind it are to fail at once.
-        behind = self._behind[connection] = _Behind(self, connection, gateway)
+        behind = self._behind[connection] = BehindGateway(
+            connection, gateway, partial(self._reachable, connection)
+        )
         host = self._host(gateway)
         host.lessees.append(behind)
         self.runtime.loop.call_soon(self._serve_soon, host)
 
-    def reachable(self, connection: SshConnection) -> None:
+    def _reachable(self, connection: SshConnection) -> None:
         """The gateway of a connection is ready."""
         self._behind.pop(connection, None)
         if connection.state is State.DIALING:
@@ -281,8 +235,10 @@ class Pool:
             self._raised = True
             raise_descriptor_limit()
             return self._may_open()
-        for host in list(self._hosts.values()):
-            if not host.wanted and self._close_unused(host, State.READY):
+        for connection in self._kept:
+            host = self._hosts.get(connection.target)
+            if host is not None and not host.wanted and descriptors(connection):
+                self._close(host, [connection])
                 return True
         return False
 
@@ -294,21 +250,23 @@ class Pool:
         self.counters.made += 1
         connection.ready_since = time.monotonic()
         if connection.target in self._bereft:
-            self._bereft.discard(connection.target)
+            del self._bereft[connection.target]
             self.counters.replaced += 1
         host = self._hosts[connection.target]
-        host.pause = _FIRST_PAUSE
+        host.pause = FIRST_PAUSE
         self._serve(host)
         if connection.is_kept:
-            self._upkeep.leave(connection)
+            self.on_unused(connection)
         self._set_ups.advance()
 
     def on_used(self, connection: SshConnection) -> None:
         """Somebody uses it, whom nobody has used."""
+        self._kept.pop(connection, None)
         self._upkeep.use(connection)
 
     def on_unused(self, connection: SshConnection) -> None:
         """Nobody uses it any more."""
+        self._kept[connection] = None
         self._upkeep.leave(connection)
 
     def on_room(self, connection: SshConnection) -> None:
@@ -333,7 +291,9 @@ class Pool:
             return  # all were closed
         if was_ready:
             self.counters.lost += 1
-            self._bereft.add(host.target)
+            self._bereft[host.target] = None
+            if len(self._bereft) > _MOST_BEREFT:
+                del self._bereft[next(iter(self._bereft))]
         else:
             self.counters.count_failure(error.reason)
         if connection in host.connections:
@@ -351,7 +311,7 @@ class Pool:
         if was_ready:
             host.barred = False
         elif not host.connections:
-            self._refuse_all(host, error)
+            host.refuse_all(error)
         else:
             self._bar(host, error)
         if host.connections or host.wanted:
@@ -360,7 +320,7 @@ class Pool:
             self._hosts.pop(host.target, None)
         self._set_ups.advance()
 
-    def _bar(self, host: _Host, error: ProcessError) -> None:
+    def _bar(self, host: PooledHost, error: ProcessError) -> None:
         """Others serve the host: another one is not tried again before a while, which grows, and
         not at all where it is not let in."""
         host.barred = True
@@ -368,11 +328,11 @@ class Pool:
             self.runtime.loop.call_later(host.pause, self._unbar, host)
             host.pause = min(host.pause * 2, _LONGEST_PAUSE)
 
-    def _unbar(self, host: _Host) -> None:
+    def _unbar(self, host: PooledHost) -> None:
         host.barred = False
         self._serve_soon(host)
 
-    def _distrust(self, host: _Host) -> None:
+    def _distrust(self, host: PooledHost) -> None:
         """One connection was lost without a word. Those that are idle may be as dead: the next
         command is not to find out one after the other."""
         self._close_unused(host, State.READY)
@@ -385,6 +345,7 @@ class Pool:
             connection.stopped_answering(f"it has not answered for {silence:.1f} s (keepalive)")
 
     def _forget(self, connection: SshConnection) -> None:
+        self._kept.pop(connection, None)
         self._upkeep.forget(connection)
         self._set_ups.forget(connection)
         behind = self._behind.pop(connection, None)
@@ -402,9 +363,9 @@ class Pool:
                 self._close_unused(host, *State)
         self._set_ups.advance()
 
-    def _outermost_last(self) -> list[_Host]:
+    def _outermost_last(self) -> list[PooledHost]:
         """The hosts, those behind others first: a farewell goes by way of the gateway."""
-        return sorted(self._hosts.values(), key=lambda host: -host.hops)
+        return sorted(self._hosts.values(), key=lambda host: -host.target.hops)
 
     def _close_unneeded(self, connection: SshConnection) -> None:
         """Nobody has used it for long."""
@@ -414,13 +375,13 @@ class Pool:
             self._close(host, [connection])
             self._set_ups.advance()
 
-    def _close_unused(self, host: _Host, *states: State) -> bool:
+    def _close_unused(self, host: PooledHost, *states: State) -> bool:
         """Close those in ``states`` that nobody uses; whether there were any."""
         unused = [c for c in host.connections if c.state in states and c.idle]
         self._close(host, unused)
         return bool(unused)
 
-    def _close(self, host: _Host, connections: list[SshConnection]) -> None:
+    def _close(self, host: PooledHost, connections: list[SshConnection]) -> None:
         for connection in connections:
             host.connections.remove(connection)
             self._forget(connection)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 from execo._core.runtime import Runtime
-from execo.errors import ProcessError
+from execo.errors import ProcessError, SpawnError
 from execo.log import logger
 
 from .base import Target
@@ -25,7 +25,7 @@ from .dial import DEFAULT_PORT, Dial, DialListener
 from .ssh_connection import SshConnection, State
 from .wire import AnyWire
 
-__all__ = ["AT_ONE_PLACE", "SetUps", "window_keys"]
+__all__ = ["AT_ONE_PLACE", "SetUps", "descriptors", "window_keys"]
 
 SETTING_UP = 64
 """Connections that are being set up at a time; as many again are being dialled."""
@@ -101,9 +101,10 @@ class SetUps:
         self._dialling: set[SshConnection] = set()  # of these, those that are not silent
         self._began: dict[SshConnection, float] = {}
         self._patience = SILENT
-        self._spoke: deque[tuple[SshConnection, AnyWire]] = deque()
+        self._spoke: dict[SshConnection, AnyWire] = {}  # in the order in which they have
         self._setting_up: set[SshConnection] = set()
         self._announcing = False
+        self._advancing = self._more = False
 
     # -- the way up -----------------------------------------------------------------------------
 
@@ -114,27 +115,48 @@ class SetUps:
 
     def advance(self) -> None:
         """Begin as much as may be under way."""
+        # What fails at once (no route to the network) makes room for the next, and calls this
+        # within the call: thousands of these would be too deep.
+        self._more = True
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._more:
+                self._more = False
+                self._set_up()
+                self._dial_some()
+        finally:
+            self._advancing = False
+
+    def _set_up(self) -> None:
         while self._spoke and self.loaded and len(self._setting_up) < SETTING_UP:
-            connection, wire = self._spoke.popleft()
+            connection = next(iter(self._spoke))
+            wire = self._spoke.pop(connection)
             self._setting_up.add(connection)
-            connection.set_up(wire)
+            _begin(connection, connection.set_up, wire)
+            if connection.state is State.OVER:
+                wire.close()
+
+    def _dial_some(self) -> None:
         while self._queue and len(self._dialling) + len(self._spoke) < SETTING_UP:
             connection = self._queue.popleft()
             if connection.state is not State.DIALING or not self._enter(connection):
                 continue  # given up; or it waits for one of its windows
-            if _descriptors(connection) and not self._make_room():
+            if descriptors(connection) and not self._make_room():
                 self._leave(connection, self._windows_of(connection))
                 self._queue.appendleft(connection)
                 self._announce_later()
                 return  # until one of the others is of no more use
-            self._dial(connection)
+            _begin(connection, self._dial, connection)
 
     def _dial(self, connection: SshConnection) -> None:
         self.open.add(connection)
-        self.descriptors += _descriptors(connection)
+        self.descriptors += descriptors(connection)
         self._dialling.add(connection)
         dial = self._dials[connection] = self._make_dial(connection, _Dialled(self, connection))
-        self._began[connection] = time.monotonic()
+        if connection.target.proxy_command is None:  # which may log in to somebody first
+            self._began[connection] = time.monotonic()
         dial.start(self._patience)
 
     def silent(self, connection: SshConnection, *, connected: bool) -> None:
@@ -152,9 +174,11 @@ class SetUps:
         """The host has said its first words."""
         self._dialling.discard(connection)
         del self._dials[connection]
-        self._learn(time.monotonic() - self._began.pop(connection))
+        began = self._began.pop(connection, None)
+        if began is not None:
+            self._learn(time.monotonic() - began)
         self._count(connection)  # if it was silent, again
-        self._spoke.append((connection, wire))
+        self._spoke[connection] = wire
         self.advance()
 
     def _learn(self, seconds: float) -> None:
@@ -162,9 +186,10 @@ class SetUps:
         wanted = min(max(SILENT, SILENT_TIMES * seconds), SILENT_AT_MOST)
         self._patience += (wanted - self._patience) / 8
 
-    def again(self) -> None:
+    def again(self, connection: SshConnection) -> None:
         """A host has hung up before its first word, and is tried once more."""
         self._counters.dial_retries += 1
+        self._began.pop(connection, None)  # how long it takes now says nothing of others
 
     def done(self, connection: SshConnection) -> None:
         """It is logged in."""
@@ -178,15 +203,14 @@ class SetUps:
         self._dialling.discard(connection)
         if connection in self.open:
             self.open.discard(connection)
-            self.descriptors -= _descriptors(connection)
+            self.descriptors -= descriptors(connection)
         dial = self._dials.pop(connection, None)
         self._began.pop(connection, None)
         if dial is not None:
             dial.cancel()
-        for entry in list(self._spoke):
-            if entry[0] is connection:
-                self._spoke.remove(entry)
-                entry[1].close()
+        wire = self._spoke.pop(connection, None)
+        if wire is not None:
+            wire.close()
         self._leave(connection, self._windows_of(connection))
         self._keys.pop(connection, None)
         if self._queue:
@@ -272,12 +296,22 @@ class SetUps:
         }
 
 
-def _descriptors(connection: SshConnection) -> int:
-    """A socket; for a proxy command, what a child takes; behind a gateway, nothing."""
+def descriptors(connection: SshConnection) -> int:
+    """That it takes: a socket; for a proxy command, what a child takes; behind a gateway, none."""
     target = connection.target
     if target.proxy_command is not None:
         return 4
     return 1 if target.via is None else 0
+
+
+def _begin(connection: SshConnection, step: Callable[..., object], *args: object) -> None:
+    try:
+        step(*args)
+    except Exception as exc:  # it must not keep the others waiting, nor wait for ever itself
+        logger.exception("internal error with %s", connection.target.name)
+        error = SpawnError(f"internal error: {exc}")
+        error.__cause__ = exc
+        connection.fail(error)
 
 
 class _Dialled:
@@ -297,4 +331,4 @@ class _Dialled:
         self._set_ups.silent(self._connection, connected=connected)
 
     def dial_again(self) -> None:
-        self._set_ups.again()
+        self._set_ups.again(self._connection)

@@ -192,9 +192,12 @@ class SshConnection:
             self._number = max(self._number, 1)
             first = self._first is not None
             self._guard = Guard(self.session, self._nonce, self._on_guard, first=first)
-            timeout = self.target.options.connect_timeout
-            if timeout is not None:
-                self._deadline = self.runtime.loop.call_later(timeout, self._guard.give_up)
+            self._wait_for_guard(self._guard)
+
+    def _wait_for_guard(self, guard: Guard) -> None:
+        timeout = self.target.options.connect_timeout
+        if timeout is not None:
+            self._deadline = self.runtime.loop.call_later(timeout, guard.give_up)
 
     @property
     def has_hello(self) -> bool:
@@ -302,6 +305,21 @@ class SshConnection:
             self._pool.learn_room(self)
         self._look_after_waiting()
 
+    def take_session_of_guard(self, command: Command) -> bool:
+        """The host has opened no channel for ``command``, and none for another one that runs: where
+        it allows one session alone (MaxSessions 1), the guard must not be the one. Whether
+        ``command`` is to run when the guard has gone."""
+        guard = self._guard
+        if guard is None or self._plain or (self.proven and self.busy > 1):
+            return False
+        self._waiting.append(command)
+        if self._hello is not None:
+            self._hello = None
+            self.room = 0  # until then
+            self._wait_for_guard(guard)
+            guard.make_way(self._on_guard)
+        return True
+
     def _look_after_waiting(self) -> None:
         # The first command may have ended without the guard that follows it.
         if self._waiting and self._guard is None:
@@ -393,6 +411,8 @@ class SshConnection:
 
     def fail(self, error: ProcessError) -> None:
         """It could not be made, or is lost."""
+        if self.state is State.OVER:
+            return
         self.error = error
         was_ready = self.state is State.READY
         self._hang_up()

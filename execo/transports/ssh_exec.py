@@ -35,6 +35,10 @@ PATIENCE = 10.0
 not wanted any more: a frozen one never answers."""
 
 
+_MOST_TRIES = 10
+"""Channels that are asked for where nothing else runs, until that is not why there is none."""
+
+
 class _State(enum.Enum):
     """See the module."""
 
@@ -151,9 +155,12 @@ class SshExec:
             # The host may not have noticed yet that another one has ended: it has by now.
             connection.refused(self, full=False)
             connection.run(self)
+        elif connection.take_session_of_guard(self):
+            self.tries = 0
         else:
-            connection.refused(self, full=True)
-            if connection.proven:
+            alone = connection.busy == 1
+            connection.refused(self, full=not alone)
+            if connection.proven and not (alone and self.tries >= _MOST_TRIES):
                 # It has as many channels as it takes; what was refused has certainly not run.
                 self._transport.pool.resubmit(self)
             else:
@@ -374,10 +381,13 @@ class SshExec:
         lost = None if connection is None else connection.error
         if self._state is _State.EXITED:
             # A host may tell of the exit before the last output: that is lost, and not the end.
-            text = "" if lost is None else str(lost)
-            self._end_output(None if lost is None else ConnectionResetError(errno.ECONNRESET, text))
+            cut = None if lost is None else ConnectionResetError(errno.ECONNRESET, str(lost))
+            if cut is not None:
+                cut.__cause__ = lost
+            self._end_output(cut)
         elif self._state is _State.SENT and channel is not None and not channel.is_open:
-            self._send_again(lost)
+            if self._send_again(lost):
+                return
         elif self._transport.closed and self.request.detach:
             pass  # we have hung up, and it runs on
         elif self._state is not _State.OVER:
@@ -393,8 +403,9 @@ class SshExec:
             self.tries += 1
         return self.tries <= 1
 
-    def _send_again(self, lost: ProcessError | None) -> None:
-        """The connection was lost before the host has seen the command: another one may run it."""
+    def _send_again(self, lost: ProcessError | None) -> bool:
+        """The connection was lost before the host has seen the command: whether another one is to
+        run it."""
         connection = self._connection
         if self._unwanted:
             self._cancel()
@@ -409,6 +420,8 @@ class SshExec:
             connection.finished()
             self._done = False
             self._transport.pool.resubmit(self)
+            return True
+        return False
 
     # -- the end --------------------------------------------------------------------------------
 

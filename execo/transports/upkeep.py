@@ -163,16 +163,9 @@ class Upkeep:
         if due < math.inf:
             self._wake_to_ask(due)
         # Gateways first: what is behind one is lost with it, and says so.
-        for connection, silence in sorted(lost, key=lambda entry: _hops(entry[0])):
+        for connection, silence in sorted(lost, key=lambda entry: entry[0].target.hops):
             self._lose(connection, silence)
 
 
 def _nothing() -> None:
     """That something was heard is enough."""
-
-
-def _hops(connection: SshConnection) -> int:
-    count, target = 0, connection.target.via
-    while target is not None:
-        count, target = count + 1, target.via
-    return count
