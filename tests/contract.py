@@ -267,6 +267,12 @@ def make_openssh(monkeypatch: pytest.MonkeyPatch) -> Transport:
     return OpenSshTransport(get_runtime())
 
 
+def make_openssh_alone(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    """Each command with a connection of its own."""
+    monkeypatch.setattr(OpenSshTransport, "shares", lambda self, target: False)
+    return OpenSshTransport(get_runtime())
+
+
 PARAMIKO = OVER_SSH - {"forward"}
 
 # ssh ends when the output is closed, and with 255 for every signal that we have not sent.
@@ -341,6 +347,13 @@ PROVIDERS = [
     Provider("paramiko on an embedded host", make_paramiko, make_paramiko, PARAMIKO, embedded),
     Provider("openssh as root", make_openssh, make_openssh, OPENSSH, as_root),
     Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
+    Provider(
+        "openssh, each alone",
+        make_openssh_alone,
+        make_openssh_alone,
+        OPENSSH | {"cwd", "files"},
+        as_user,
+    ),
     Provider("openssh on an embedded host", make_openssh, make_openssh, OPENSSH, embedded),
     # sudo itself holds the output open.
     Provider("become", make_becoming, make_becoming, PARAMIKO | {"exit first"}, as_somebody),

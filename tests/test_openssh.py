@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -450,7 +451,14 @@ sys.stdin.read()
 """
 
 
-def test_only_folders_of_killed_scripts_are_removed(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder of temporary files; in a longer path no socket could be made."""
+    with tempfile.TemporaryDirectory(prefix="execo-t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_only_folders_of_killed_scripts_are_removed(short_path: Path) -> None:
     def script() -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", LEAVES_FOLDER],
@@ -458,7 +466,7 @@ def test_only_folders_of_killed_scripts_are_removed(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parent.parent,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
+            env={**os.environ, "TMPDIR": str(short_path), "XDG_RUNTIME_DIR": ""},
         )
 
     with script() as killed:
@@ -466,7 +474,7 @@ def test_only_folders_of_killed_scripts_are_removed(tmp_path: Path) -> None:
         left = Path(killed.stdout.readline().strip())
         killed.kill()  # its forked child lives on, and holds nothing
         killed.wait(TIMEOUT)
-        (tmp_path / "execo-ssh-link").symlink_to(tmp_path)
+        (short_path / "execo-ssh-link").symlink_to(short_path)
         with script() as runs, script() as another:
             assert runs.stdout is not None
             assert another.stdout is not None
@@ -475,7 +483,7 @@ def test_only_folders_of_killed_scripts_are_removed(tmp_path: Path) -> None:
             assert not left.exists()
             assert first.exists()
             assert second.exists()
-            assert (tmp_path / "execo-ssh-link").is_symlink()
+            assert (short_path / "execo-ssh-link").is_symlink()
             assert runs.stdin is not None
             assert another.stdin is not None
             runs.stdin.close()

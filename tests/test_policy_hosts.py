@@ -159,13 +159,23 @@ def test_silent_hosts_are_given_up_when_too_many_have_failed(cluster: Cluster) -
     assert all(process.ok or process.cancelled for process in others)
 
 
-def test_the_ssh_command_is_not_started_again(cluster: Cluster) -> None:
+def test_an_ssh_command_of_its_own_is_not_started_again(cluster: Cluster) -> None:
     cluster.fault(0, "refuse")
-    params = {**cluster.params, "transport": "openssh"}
+    # A connection that is not shared: ssh connects and runs the command in one.
+    alone = {"transport": "openssh", "ssh_options": ("-o", "ControlPath=/nowhere/%C")}
+    params = {**cluster.params, **alone}
     remote = Remote("true", cluster.hosts[:1], params, QUIET, retry=AGAIN).run(LONG)
     (process,) = remote.processes
     assert (process.reason, process.attempts) == (Reason.CONNECT, 1)
     assert "not started again, since it may have run" in process.message
+
+
+@pytest.mark.usefixtures("short_backoff")
+def test_hosts_that_come_back_are_reached_over_shared_connections(cluster: Cluster) -> None:
+    params = {**cluster.params, "transport": "openssh"}
+    remote = Remote("echo here", cluster.hosts, params, retry=AGAIN)
+    recovers(remote, cluster, 2)
+    assert [process.stdout for process in remote.processes] == ["here\n"] * 4
 
 
 @pytest.mark.taktuk

@@ -62,6 +62,7 @@ class OpenSshChannel:
         self.started = False
         self.given_up = False
         self.seen = False  # has printed something
+        self.ended_by_itself = False
         self.signals = Signals(self)
         self._opened = time.monotonic()
         self._queued = 0.0  # seconds until its ssh could be started
@@ -387,6 +388,7 @@ class OpenSshChannel:
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         if self._left_alone():
             return
+        self.ended_by_itself = not self.hung_up and status is not None and not status & 0x7F
         if self.master is not None and status == SSH_FAILED and not self.hung_up:
             # What its master has written before is in the pipe still.
             self._loop.call_later(0, self._judge, status)

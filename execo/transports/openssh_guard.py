@@ -51,6 +51,7 @@ class OpenSshGuard:
         self.target = target
         self.users: set[OpenSshChannel] = set()
         self.master: OpenSshMaster | None = None
+        self.ended_by_itself = False
         self.alone = False  # it was not taken over a master
         self._transport = transport
         self._loop = transport.loop
@@ -154,6 +155,11 @@ class OpenSshGuard:
         elif not self._started:
             self._channel.abort()
         else:
+            if self._state is _State.COMING:
+                # It reads them if it comes all the same: what was killed here may go on there.
+                for order, _ in self._waiting:
+                    self._channel.write(order)
+                self._waiting = [(b"", without) for _, without in self._waiting]
             self._channel.write(ORDER_BYE.encode())
             self._channel.close_stdin()
             self._loop.call_later(_patience(self.target), self.end)
@@ -212,7 +218,8 @@ class OpenSshGuard:
         self._heard = b""
         waiting, self._waiting = self._waiting, []
         for order, _ in waiting:
-            channel.write(order)
+            if order:
+                channel.write(order)
 
     def _tell_lost(self) -> None:
         users = [user for user in list(self.users) if user.unfinished]

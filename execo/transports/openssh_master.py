@@ -12,6 +12,7 @@ import enum
 import os
 import re
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,7 @@ class Client(Entrant, Protocol):
     number: int  # the mark of its command; 0: it has none
     master: OpenSshMaster | None
     reserved: bool  # it may have the last place
+    ended_by_itself: bool  # its ssh was not killed
 
     @property
     def opened(self) -> bool:
@@ -66,9 +68,9 @@ class OpenSshMaster:
     to the I/O thread.
     """
 
-    def __init__(self, masters: Masters, target: Target, socket: str, nonce: str) -> None:
+    def __init__(self, masters: Masters, target: Target, path: str, nonce: str) -> None:
         self.target = target
-        self.socket = socket
+        self.socket = path
         self.clients: set[Client] = set()
         self.idle = 0  # counts the times that it fell idle
         self.heard_at = time.monotonic()
@@ -117,6 +119,14 @@ class OpenSshMaster:
                 self._channel.send_signal(number)
             else:
                 self._channel.abort()
+
+    def nudge(self) -> None:
+        """Wake it up: one that has seen a client die sends the end of its session no sooner than
+        something else happens (seen with OpenSSH 9.2, up to ServerAliveInterval later)."""
+        if self._state in (_State.READY, _State.RETIRED) and self._began:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+                knock.setblocking(False)
+                knock.connect(self.socket)
 
     # -- in the window --------------------------------------------------------------------------
 

@@ -153,6 +153,8 @@ class Masters:
         master = client.master
         if master is None:
             return
+        if client in master.clients and not client.ended_by_itself:
+            master.nudge()
         with self._lock:
             master.clients.discard(client)
             site = self._sites[master.target]
