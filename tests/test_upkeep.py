@@ -379,6 +379,12 @@ def test_numbers_of_what_there_is(cluster: Cluster, hosts: list[Host]) -> None:
     assert "paramiko: " in text
     assert "ready: 3" in text
     assert "silent" not in text
+    shown = repr(statistics())
+    assert shown.startswith("<Statistics paramiko: ")
+    assert shown.endswith(">")
+    assert "ready: 3" in shown
+    assert "\n" not in shown
+    assert repr(now).startswith("<ConnectionStatistics hosts: ")
 
 
 def test_numbers_where_nothing_was_used() -> None:
