@@ -273,7 +273,8 @@ def test_no_master_and_no_socket_outlives_its_script(host: Host, end: str, tmp_p
         until(lambda: not with_word(str(folder)))
         if end == "exit":
             assert list(folder.iterdir()) == []
-        code = "from execo.transports.openssh_folder import LogFolder as F; f=F(); f.file(1);"
+        code = "from execo.transports.openssh_folder import LogFolder as F\n"
+        code += "f = F(sockets=True); f.file(1);"
         subprocess.run(
             [sys.executable, "-c", code + "f.close()"],
             cwd=ROOT,
@@ -378,7 +379,7 @@ def test_a_folder_is_short_enough_for_sockets(
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    folder = LogFolder()
+    folder = LogFolder(sockets=True)
     path = folder.socket(12345)
     assert len(path) + 17 < 90
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700

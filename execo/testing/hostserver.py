@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import subprocess
 import threading
+import time
 
 import paramiko
 
@@ -19,6 +21,8 @@ __all__ = ["HostServer", "bind"]
 _BACKLOG = 1024
 _GARBAGE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
 _TOO_MANY = b"Exceeded MaxStartups\r\n"  # OpenSSH 9.2's words
+_PATIENCE = 5.0
+"""Seconds in which a child that is being started has run exec."""
 
 
 class HostServer:
@@ -147,8 +151,21 @@ class HostServer:
             self._selector.unregister(self._sock)
             self._sock.close()
             # Bound and not listening: connections are refused, and the port stays ours.
-            self._sock = bind(self.address)
+            self._sock = _bind_again(self.address)
             self._listening = False
+
+
+def _bind_again(address: tuple[str, int]) -> socket.socket:
+    # A command that is being started has a copy of the socket that was closed, until its exec.
+    deadline = time.monotonic() + _PATIENCE
+    nap = threading.Event()
+    while True:
+        try:
+            return bind(address)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            nap.wait(0.005)
 
 
 def bind(address: tuple[str, int]) -> socket.socket:

@@ -63,7 +63,7 @@ class OpenSshTransport:
         self.nonce = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._folder = LogFolder()
+        self._folder = LogFolder(sockets=True)
         self._abilities: dict[tuple[str, ...], Abilities] = {}
         self._guards: dict[Target, OpenSshGuard] = {}
         # Those whose ssh has not ended. Under the lock, as the two above.

@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from execo._core.loop import owned
@@ -28,9 +29,12 @@ class LogFolder:
 
     It is locked for as long as it is in use: a script that was killed leaves one that nobody has
     locked, which the next script removes.
+
+    :param sockets: it is to be where a path is short enough for a socket
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sockets: bool = False) -> None:
+        self._sockets = sockets
         self._lock = threading.Lock()
         self._path: str | None = None
         self._fd = -1
@@ -46,7 +50,9 @@ class LogFolder:
                 if self._path is None:
                     _remove_left()
                 self._release()
-                self._path, self._fd = _make()
+                self._path, self._fd = _make(
+                    _places() if self._sockets else [tempfile.gettempdir()]
+                )
                 owned.add(self)
             return os.path.join(self._path, f"{prefix}{number}")
 
@@ -95,12 +101,12 @@ def _places() -> list[str]:
     return list(dict.fromkeys(places))
 
 
-def _make() -> tuple[str, int]:
-    """A new folder and the descriptor that holds its lock."""
-    for place in _places():
+def _make(places: Sequence[str]) -> tuple[str, int]:
+    """A new folder, in the first place where it can be, and the descriptor that holds its lock."""
+    for place in places[:-1]:
         if os.access(place, os.W_OK | os.X_OK):
             return _make_in(place)
-    raise FileNotFoundError(f"cannot write in any of {', '.join(_places())}")
+    return _make_in(places[-1])
 
 
 def _make_in(place: str) -> tuple[str, int]:
