@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 
 from execo import Host, Remote, SshProcess
+from execo.config import default_connection_params
 from execo.testing import Cluster
 
 Password = Callable[[str, str], str]
@@ -33,6 +34,12 @@ def as_root(hosts: list[Host]) -> None:
     whoami = Remote("id -un", hosts, become="root").run()
     for process in whoami.processes:
         print(process.stdout, end="")
+
+
+def all_as_root() -> None:
+    # All of them.
+    default_connection_params["become"] = "root"
+    default_connection_params["become_method"] = "doas"  # "sudo" is the default
 
 
 def ask_for(hosts: list[Host], ask: Password | None = None) -> Remote:
@@ -62,6 +69,8 @@ def main() -> None:
         else:
             print("root is for those whom sudo lets in")
         print(ask_for(cluster.hosts))
+        all_as_root()
+        print(repr(SshProcess("id -un", cluster.hosts[0])))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ One should see where files have arrived, and why a transfer failed.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -53,6 +54,12 @@ get = Get(
 ).run()
 for process in get.failed:
     print(process.reason, "|", process.message)
+
+# By rsync.
+if shutil.which("rsync"):
+    Put(hosts, "app", "software", tool="rsync").run()
+    Get(hosts, "software/app", "copies/{{{host}}}/", tool="rsync").run()
+    print(*sorted(str(path) for path in Path("copies").rglob("*.sh")))
 
 # Names with braces.
 Path("{{cookie}}.txt").write_text("3\n")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Put a large file on hosts and print how far that is, on one line that is written over; then change
-a few of its bytes, and put it again by rsync, which sends little more than these.
+"""Put a large file on hosts and print how far that is, on one line that is written over; then
+change a few of its bytes, and put it again by rsync, which sends little more than these.
 
 You should see the line at 100 %, and that the second transfer took a small part of the bytes.
 It runs on three hosts that it starts itself, or on yours: ``--hosts "a b node[1-6]"``.

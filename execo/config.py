@@ -199,9 +199,9 @@ default_connection_params: dict[str, Any] = {
     # TCP port of the ssh server. None: as ~/.ssh/config says, or else 22. Default: None.
     "port": None,
     # How hosts are reached: "paramiko" (inside this process, connections are kept and shared),
-    # "openssh" (the ssh command), or "auto": paramiko, and openssh where ssh, scp, the options
-    # below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto". "taktuk" (one taktuk
-    # command for all hosts of an action) is what TaktukRemote sets.
+    # "openssh" (the ssh command), or "auto": paramiko, and openssh where ssh is set, or where the
+    # options below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto". "taktuk" (one
+    # taktuk command for all hosts of an action) is what TaktukRemote sets.
     "transport": "auto",
     # What to do with host keys: "off" (accept any, record none: for testbeds that are redeployed;
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse
@@ -245,7 +245,7 @@ default_connection_params: dict[str, Any] = {
     "ssh": None,
     # More words for ssh, beside those that follow from the keys above. Default: none.
     "ssh_options": (),
-    # The scp command, if it must be that one: setting it selects openssh. Default: None.
+    # The scp command, if Put and Get must use that one. Default: None.
     "scp": None,
     # More words for scp, beside those that follow from the keys above. Default: none.
     "scp_options": (),

@@ -169,6 +169,8 @@ def checked_env(env: Mapping[str, str | None] | None) -> dict[str, str | None] |
     """
     if env is None:
         return None
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env is a dict of names to values, not a {type(env).__name__}")
     for key, value in env.items():
         if not isinstance(key, str) or not isinstance(value, (str, type(None))):
             raise TypeError(f"env takes texts, or None to unset: not {key!r}: {value!r}")
@@ -186,6 +188,9 @@ def checked_secret_env(secret_env: Mapping[str, str] | None) -> dict[str, str] |
     """
     if secret_env is None:
         return None
+    if not isinstance(secret_env, Mapping):
+        kind = type(secret_env).__name__
+        raise TypeError(f"secret_env is a dict of names to values, not a {kind}")
     for key, value in secret_env.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"secret_env takes texts: not a {type(value).__name__} for {key!r}")

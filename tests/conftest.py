@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -45,6 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("EXECO_", "SSH_", "XDG_")):
             patch.delenv(name)
+    # A suite in the background of a shell without job control (nohup, some CI) ignores Ctrl-C, and
+    # every script that a test starts would, too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     patch.setenv("HOME", home.name)
     patch.setenv("LC_ALL", "C.UTF-8")
     patch.setenv(MARK, str(os.getpid()))

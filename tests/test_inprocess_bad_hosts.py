@@ -124,6 +124,18 @@ def test_a_name_that_cannot_be_resolved(plain: Host, name: str) -> None:
     assert "cannot be resolved" in bad.message
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nowhere.invalid", "is it spelt right?"),
+        ("root@nowhere.invalid", "given apart: Host('nowhere.invalid', user='root')"),
+        ("nowhere.invalid:2222", "given apart: Host('nowhere.invalid', port=2222)"),
+    ],
+)
+def test_what_may_be_wrong_with_a_name(plain: Host, name: str, hint: str) -> None:
+    assert hint in run(at(plain, address=name), "true", SOON).message
+
+
 def test_a_name_that_starts_with_a_dash(plain: Host) -> None:
     with pytest.raises(ValueError, match="'-oProxyCommand=touch x'"):
         Host("-oProxyCommand=touch x")

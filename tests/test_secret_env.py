@@ -155,6 +155,10 @@ def test_what_is_no_value_is_refused() -> None:
     assert "sword" not in str(info.value)
     with pytest.raises(TypeError, match="bytes for 'A'") as wrong:
         Process("true", secret_env={"A": b"swordfish"})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match=r"secret_env is a dict .* not a str$"):
+        Process("true", secret_env="A=swordfish")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"env is a dict .* not a list$"):
+        Process("true", env=[("A", "b")])  # type: ignore[arg-type]
     assert "swordfish" not in str(wrong.value)
 
 

@@ -202,8 +202,7 @@ def test_an_error_in_a_callback_is_logged_once(
 
     def broken(action: Action, progress: Progress) -> None:
         calls(action, progress)
-        if not progress.ended:
-            raise ValueError("mine")
+        raise ValueError("mine")
 
     reader = slow_pipe(hosts.home("web1") / "pipe", size, 3, calls.moving)
     Put(hosts("web1"), "f", "pipe", progress=broken).run(check=True)
@@ -212,6 +211,17 @@ def test_an_error_in_a_callback_is_logged_once(
     assert len(failures) == 1
     assert "progress callback" in failures[0].getMessage()
     assert [progress.ended for _, progress in calls.calls] == [False, True]
+
+
+def test_an_error_for_each_host_is_logged_once(
+    hosts: FolderHosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("f", "f")
+    args = {"progress": lambda progress: None}  # a parameter too few
+    put = Put(hosts("web1", "web2", "web3"), "f", process_args=args).run(check=True)
+    assert put.progress.transferred == 3
+    (failure,) = [record for record in caplog.records if record.exc_info]
+    assert "progress callback" in failure.getMessage()
 
 
 def test_what_cannot_begin_is_told_once(hosts: FolderHosts, sshd: RealSshd) -> None:

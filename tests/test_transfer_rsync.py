@@ -128,6 +128,18 @@ def test_links_are_followed_and_special_files_left_out(hosts: FolderHosts) -> No
     assert (there / "folder/f").read_text() == "f"
 
 
+def test_settings_of_the_user_for_rsync_do_no_harm(
+    hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Those of the environment; an rsync may also have been built with protected arguments.
+    monkeypatch.setenv("RSYNC_PROTECT_ARGS", "1")
+    monkeypatch.setenv("RSYNC_ICONV", "ascii")
+    write("d/é ü", "f")
+    put(hosts("web1"), "d").run(check=True)
+    get(hosts("web1"), "d", "back").run(check=True)
+    assert Path("back/d/é ü").read_text() == "f"
+
+
 def test_what_is_no_regular_file_is_not_replaced(hosts: FolderHosts) -> None:
     write("f", "f")
     home = hosts.home("web1")
@@ -225,6 +237,7 @@ def test_failures_have_the_words_of_rsync(
     assert process.reason is Reason.SPAWN
     process = get(host, "missing", ".").run().processes[0]
     assert "o such file" in process.message
+    assert "exited 1: ls: " in process.message  # no words of rsync for what is not its own
     process = get(host, "/etc/hostname", "/proc/sys/x").run().processes[0]
     assert not process.ok
     assert "/proc/sys" in process.message
@@ -381,6 +394,7 @@ def test_a_hostile_host(
     monkeypatch.setattr(
         "execo.transfer.rsync.rsync_get_command", lambda names: ("sh", "-c", script)
     )
+    monkeypatch.setattr("execo.transfer.rsync_relay.PATIENCE", 0.5)
     process = get(hosts("web1"), "x", "here/").run(timeout=60).processes[0]
     assert process.ended
     assert not process.ok

@@ -379,6 +379,12 @@ def test_numbers_of_what_there_is(cluster: Cluster, hosts: list[Host]) -> None:
     assert "paramiko: " in text
     assert "ready: 3" in text
     assert "silent" not in text
+    shown = repr(statistics())
+    assert shown.startswith("<Statistics paramiko: ")
+    assert shown.endswith(">")
+    assert "ready: 3" in shown
+    assert "\n" not in shown
+    assert repr(now).startswith("<ConnectionStatistics hosts: ")
 
 
 def test_numbers_where_nothing_was_used() -> None:
@@ -394,5 +400,5 @@ def test_other_transports_have_numbers_of_their_own(monkeypatch: pytest.MonkeyPa
     transport = transports.get(get_runtime(), "local")
     monkeypatch.setattr(type(transport), "statistics", lambda _: {"big_ones": 3}, raising=False)
     found = statistics()
-    assert found.others == {"local": {"big_ones": 3}}
+    assert found.others["local"] == {"big_ones": 3}  # beside those of tests before
     assert "local: big ones: 3" in str(found)

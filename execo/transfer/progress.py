@@ -166,7 +166,7 @@ def process_teller(callback: ProgressCallback) -> ProcessLifecycleHandler:
 
     :raises TypeError: if it cannot be called
     """
-    return _ProcessTeller(_checked(callback))
+    return _ProcessTeller(_Callback(callback))
 
 
 def action_teller(callback: ProgressCallback) -> ActionLifecycleHandler:
@@ -174,17 +174,34 @@ def action_teller(callback: ProgressCallback) -> ActionLifecycleHandler:
 
     :raises TypeError: if it cannot be called
     """
-    return _ActionTeller(_checked(callback))
+    return _ActionTeller(_Callback(callback))
 
 
-def _checked(callback: Any) -> ProgressCallback:
-    if not callable(callback):
-        raise TypeError(f"progress is what is called with (action, progress): not {callback!r}")
-    return callback  # type: ignore[no-any-return]
+class _Callback:
+    """What somebody wants to have called, for one action or all its processes."""
+
+    def __init__(self, function: Any) -> None:
+        if not callable(function):
+            raise TypeError(f"progress is what is called with (action, progress): not {function!r}")
+        self._function: ProgressCallback = function
+        self._said = False
+
+    def tell(self, subject: ProcessBase | Action, progress: Progress) -> bool:
+        """On the handler pool. False if it raises, which is logged once: a mistake in it is one for
+        all hosts, and at all times."""
+        try:
+            self._function(subject, progress)
+        except BaseException:
+            if not self._said:
+                self._said = True
+                text = "progress callback %r failed for %r; this is logged once"
+                logger.exception(text, self._function, subject)
+            return False
+        return True
 
 
 class _ProcessTeller(ProcessLifecycleHandler):
-    def __init__(self, callback: ProgressCallback) -> None:
+    def __init__(self, callback: _Callback) -> None:
         self._callback = callback
 
     def start(self, process: ProcessBase) -> None:
@@ -194,11 +211,11 @@ class _ProcessTeller(ProcessLifecycleHandler):
             _Ticker(process, self._callback, run.runtime.loop, run.end_latch, submit).begin()
 
     def end(self, process: ProcessBase) -> None:
-        self._callback(process, _progress_of(process))
+        self._callback.tell(process, _progress_of(process))
 
 
 class _ActionTeller(ActionLifecycleHandler):
-    def __init__(self, callback: ProgressCallback) -> None:
+    def __init__(self, callback: _Callback) -> None:
         self._callback = callback
 
     def start(self, action: Action) -> None:
@@ -209,7 +226,7 @@ class _ActionTeller(ActionLifecycleHandler):
             _Ticker(action, self._callback, loop, execution.end_latch, submit).begin()
 
     def end(self, action: Action) -> None:
-        self._callback(action, _progress_of(action))
+        self._callback.tell(action, _progress_of(action))
 
 
 class _Ticker:
@@ -222,7 +239,7 @@ class _Ticker:
     def __init__(
         self,
         subject: ProcessBase | Action,
-        callback: ProgressCallback,
+        callback: _Callback,
         loop: Loop,
         over: Latch,
         submit: Callable[..., object],
@@ -254,13 +271,9 @@ class _Ticker:
         self._later()
 
     def _tell(self, progress: Progress) -> None:
-        try:
-            self._callback(self._subject, progress)
-        except BaseException:
-            self._failed = True  # said once; it is told of the end all the same
-            logger.exception("progress callback %r failed for %r", self._callback, self._subject)
-        finally:
-            self._busy = False
+        # One that fails is told of the end all the same, and of nothing else.
+        self._failed = not self._callback.tell(self._subject, progress)
+        self._busy = False
 
 
 def _progress_of(subject: Any) -> Progress:

@@ -24,8 +24,9 @@ __all__ = ["RsyncGetProcess", "RsyncPutProcess"]
 # Times are compared to the nanosecond: rsync takes files of one size and one second for the same,
 # and would leave those out that an experiment has written again. --no-whole-file: a delta, also
 # where the settings of somebody say otherwise. What rsync takes for ssh gets a stdout that does
-# not block, unless --blocking-io: cat cannot write to such a one.
-_OPTIONS = ("-rLpt", "--modify-window=-1", "--no-whole-file", "--blocking-io")
+# not block, unless --blocking-io: cat cannot write to such a one. --no-protect-args: some systems
+# hide the options of the host's rsync in the data, where the relay does not find them.
+_OPTIONS = ("-rLpt", "--modify-window=-1", "--no-whole-file", "--blocking-io", "--no-protect-args")
 
 _NO_PRIVILEGES = "--chmod=ug-s,-t"
 """Hosts are not trusted with set-user-id bits."""
@@ -36,7 +37,10 @@ _NO_PRIVILEGES = "--chmod=ug-s,-t"
 _SHELL = (
     'exec 7<&0; printf "%s\\0" "$#" "$@" >&9; cat <&7 >&9 & cat <&8; kill $! 2>/dev/null; exit 0'
 )
-_LOCAL = 'exec 8<&0 9>&1 </dev/null >&2; exec "$@"'
+# What somebody has set for an rsync of theirs would change what is sent to the host, and names.
+_LOCAL = (
+    'unset RSYNC_ICONV RSYNC_OLD_ARGS RSYNC_PROTECT_ARGS; exec 8<&0 9>&1 </dev/null >&2; exec "$@"'
+)
 
 _EXIT_CODES = {
     1: "syntax or usage error",
@@ -89,7 +93,7 @@ class RsyncPutProcess(PutProcess):
         return package.content
 
     def _exit_text(self) -> str:
-        return _exit_text(self.exit_code)
+        return _exit_text(self.exit_code, self.stderr)
 
     def _told(self, lines: list[str]) -> list[str]:
         return _causes(super()._told(lines))
@@ -109,7 +113,7 @@ class RsyncGetProcess(GetProcess):
         return self._transfer(words, location=location, rsync=partial(_get_words, location))
 
     def _exit_text(self) -> str:
-        return _exit_text(self.exit_code)
+        return _exit_text(self.exit_code, self.stderr)
 
     def _told(self, lines: list[str]) -> list[str]:
         return _causes(super()._told(lines))
@@ -175,8 +179,9 @@ def _literal(name: str) -> str:
     return re.sub(r"([*?\[\\])", r"\\\1", name)
 
 
-def _exit_text(code: int | None) -> str:
-    words = _EXIT_CODES.get(code or 0)
+def _exit_text(code: int | None, stderr: str) -> str:
+    # What the script on the host says before it becomes an rsync (mkdir, ls) has exit codes, too.
+    words = _EXIT_CODES.get(code or 0) if "rsync" in stderr else None
     return f"exited {code}" if words is None else f"exited {code} ({words})"
 
 

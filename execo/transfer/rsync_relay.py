@@ -68,7 +68,7 @@ class RsyncRelay(Relay):
         elif self._broken:
             pass
         elif self._head is None:
-            if not self._local.started:
+            if not self._local.chosen:
                 # Its rsync begins when it has the options of ours. What came now would be lost.
                 self._fail(ValueError(_SOMETHING_ELSE))
                 return
@@ -246,6 +246,7 @@ class RsyncRelay(Relay):
 class _LocalSide:
     """The rsync here: the sink of its channel. All belongs to the I/O thread, save ``on_open``.
 
+    - ``chosen``: it has said what is to run on the host
     - ``opened``: it is asked for; ``started``: it runs, or has run; ``over``: it has ended, or
       cannot be started; ``gone``: what it has printed has been read, too
     - ``ahead``: bytes of the host that it has not taken
@@ -254,7 +255,8 @@ class _LocalSide:
     def __init__(self, relay: RsyncRelay) -> None:
         self._relay = relay
         self._channel: Channel | None = None
-        self._head: bytes | None = b""  # None when it has said what is to run on the host
+        self._head = b""  # until it has said what is to run on the host
+        self.chosen = False
         self._paused = False
         self._signal: int | None = None  # it was told to end
         self._input_ended = False
@@ -316,14 +318,14 @@ class _LocalSide:
         if stream != STDOUT:
             self._relay.on_local_data(data)
             return
-        if self._head is None:
+        if self.chosen:
             self._relay.send(data)
             return
         self._head += data
         count, _, rest = self._head.partition(b"\0")
         parts = rest.split(b"\0", int(count)) if count.isdigit() and rest else []
         if parts and len(parts) == int(count) + 1:
-            self._head = None
+            self.chosen = True
             self._relay.send_options(parts[:-1])
             if parts[-1]:
                 self._relay.send(parts[-1])

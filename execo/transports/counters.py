@@ -74,6 +74,9 @@ class ConnectionStatistics:
         numbers = [(one.name, getattr(self, one.name)) for one in fields(self)]
         return ", ".join(f"{_words(name)}: {number}" for name, number in numbers if number) or "-"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -92,6 +95,10 @@ class Statistics:
             said = ", ".join(f"{_words(key)}: {number}" for key, number in numbers.items())
             lines.append(f"{name}: {said or '-'}")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        # Not the zeros of all fields: at a prompt this is what one sees.
+        return f"<{type(self).__name__} {'; '.join(str(self).splitlines())}>"
 
 
 def _words(name: str) -> str:

@@ -55,6 +55,21 @@ def place(target: Target) -> str:
     return f"{name}{at}"
 
 
+def _hint(address: str) -> str:
+    """What may be wrong with an address that nobody knows: it is ssh's or a browser's way to write
+    more than an address."""
+    user, at, host = address.rpartition("@")
+    host, colon, port = host.partition(":")
+    if at or (colon and port.isdigit()):
+        given = [
+            repr(host),
+            *([f"user={user!r}"] if at else []),
+            *([f"port={port}"] if colon else []),
+        ]
+        return f"user and port are given apart: Host({', '.join(given)})"
+    return "is it spelt right?"
+
+
 class DialListener(Protocol):
     """Is told what becomes of a dial. All on the I/O thread."""
 
@@ -229,7 +244,8 @@ class TcpDial(Dial):
             why = getattr(error, "strerror", None) or str(error or "it has no address")
             family = self._target.family
             kind = "" if family is None else f" to an address of the family {family!r}"
-            self._fail(f"its name cannot be resolved{kind} ({why}); is it spelt right?", error)
+            hint = _hint(self._target.address)
+            self._fail(f"its name cannot be resolved{kind} ({why}); {hint}", error)
             return
         self._places = places
         self._try()
