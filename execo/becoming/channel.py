@@ -170,6 +170,7 @@ class BecomeChannel:
             group=request.group,
             kill_timeout=request.kill_timeout,
             detach=request.detach,
+            relayed=request.relay,
             target=self.target,
         )
 

@@ -188,7 +188,7 @@ def order(request: Exec, *, echo: bool) -> bytes:
     script = "unset execo_c execo_l; case ${SHELL##*/} in nologin|false) SHELL=/bin/sh;; esac; "
     script += "".join(_export(name, value) for name, value in secrets.items())
     script += "stty echo; " if echo else ""
-    script += script_text(request.command, cwd=request.cwd, env=env)
+    script += script_text(request.command, cwd=request.cwd, env=env, relay=request.relay)
     code = b"".join(
         byte if _PLAIN.match(byte) else b"\\0%03o" % byte[0]
         for byte in (bytes([one]) for one in script.encode("utf-8", "surrogateescape"))

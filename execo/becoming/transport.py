@@ -148,7 +148,8 @@ class BecomingTransport:
 
     def _commands(self) -> list[BecomeChannel]:
         # Those that a transport below cannot signal. Guards are dismissed, the rest it ends itself.
-        return [one for one in self._live if one.guarded and not one.request.detach]
+        # What is detached is left alone when it runs: not while it waits for its start.
+        return [one for one in self._live if (not one.runs if one.request.detach else one.guarded)]
 
     def _end_all(self) -> Latch:
         self._empty = Latch()

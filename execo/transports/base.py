@@ -188,6 +188,7 @@ class Exec:
     :param detach: the command is left alone when the script ends or dies
     :param relay: its stdin is empty, and relays take its output, also when nobody here does any
       more, see ``execo.transports.detached``; not with ``pty``
+    :param relayed: the command sees to that itself, once it has read its first words from stdin
     :param target: the host to run it on; None = this machine
     :param become: whom to run it as, for the transport ``become``; None = who logs in
     :param secret_env: variables to set, too, that nobody else gets to see; for the transports
@@ -204,6 +205,7 @@ class Exec:
     detach: bool = False
     target: Target | None = None
     relay: bool = False
+    relayed: bool = False
     become: Become | None = None
     secret_env: Mapping[str, str] | None = field(default=None, repr=False)
     through: str = ""
