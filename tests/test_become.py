@@ -169,7 +169,7 @@ def test_doas_without_a_password(run: Run) -> None:
     [
         ("asks", {}, "sudo: a password is required; give become_password"),
         ("asks", {"become_password": "wrong"}, "the password was refused: Sorry, try again."),
-        ("asks", {"become_password": lambda host, user: None}, "become_password gave none"),
+        ("asks", {"become_password": lambda host, user: None}, "'become_password' gave none"),
         ("asks", {"become_password": lambda host, user: 1 / 0}, "ZeroDivisionError"),
         ("asks", {"become_password": lambda host, user: "a\nb"}, "a line feed"),
         ("none", {"become_password": PASSWORD}, "is not in the sudoers file"),
