@@ -85,7 +85,12 @@ FAMILY = "sleep 1000 & echo $!; setsid sh -c 'echo $$; exec sleep 1000' & echo $
 def test_a_kill_ends_all_of_it(
     sshd: RealSshd, people: People, transport: str, who: str, method: str, pty: bool
 ) -> None:
-    params = {"transport": transport, "become_password": PASSWORD, "become_method": method}
+    params = {
+        "transport": transport,
+        "become_password": PASSWORD,
+        "become_method": method,
+        "host_key_policy": "off",
+    }
     user = people.other if method == "su" else "root"
     process = SshProcess(FAMILY, people.host(sshd, who), params, become=user, pty=pty).start()
     pids = pids_of(process, 3)

@@ -18,6 +18,7 @@ Every transport, the scripted fake too, passes the same contract test.
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ __all__ = [
     "Sink",
     "Target",
     "Transport",
+    "is_loopback",
     "not_supported",
 ]
 
@@ -130,6 +132,11 @@ class ConnectionOptions:
     ssh: tuple[str, ...] = ("ssh",)
     ssh_options: tuple[str, ...] = ()
     taktuk: tuple[str, ...] = ()
+
+    @property
+    def trust_decided(self) -> bool:
+        """Somebody has said how the keys of hosts are looked at: passwords may go there."""
+        return self.host_key_policy != "off" or self.policy_chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +325,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End what runs and give everything back. At exit, from the main thread."""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is one of this machine alone; False for a name."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def not_supported(transport: str, request: Request) -> NotSupported:
