@@ -517,6 +517,13 @@ def test_files_are_put_and_got_as_root(
     assert (tmp_path / "back" / "file").read_text() == "root's\n"
 
 
+def test_scp_says_that_it_cannot(people: People) -> None:
+    host, params = Host("127.0.3.1", people.free), {"scp": "scp"}
+    for given, args in (({**params, "become": "root"}, {}), (params, {"become": "root"})):
+        with pytest.raises(ValueError, match="scp copies as who logs in"):
+            Put([host], ["/etc/hostname"], "/root", given, process_args=args)
+
+
 def test_taktuk_says_that_it_cannot(sshd: RealSshd, people: People) -> None:
     action = TaktukRemote(
         "id", [people.host(sshd, "free")], None, {"nolog_error": True}, become="root"
@@ -539,6 +546,23 @@ def test_what_is_no_method_is_refused() -> None:
         SshProcess("true", "host", become="root", become_method="pfexec")
     with pytest.raises(ValueError, match="become_method"):
         SshProcess("true", "host", {"become_method": "pfexec"})
+
+
+def test_guards_that_nobody_needs_are_forgotten(
+    sshd: RealSshd, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script may make a new function for each command."""
+    monkeypatch.setattr("execo.becoming.guard.IDLE_TIME", 0.0)
+    transport: Any = transports.get(get_runtime(), "become")
+    kept = len(transport._guards)
+    for _ in range(3):
+        params = {"become_password": lambda host, user: PASSWORD}
+        host = people.host(sshd, "asks", 18)
+        assert SshProcess("id -un", host, params, become="root").run(PATIENCE).stdout == "root\n"
+    nap, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while len(transport._guards) > kept:
+        assert time.monotonic() < deadline
+        nap.wait(0.02)
 
 
 def test_a_command_that_cannot_be_one(sshd: RealSshd, people: People) -> None:

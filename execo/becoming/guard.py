@@ -15,7 +15,6 @@ from execo.log import logger
 from execo.transports.base import Become, Channel, Exec, Target
 from execo.transports.remote_shell import (
     ORDER_BYE,
-    ORDER_END_FIRST,
     guard_text,
     kill_order,
     parse_hello,
@@ -57,7 +56,7 @@ class BecomeGuard:
         self._transport = transport
         self._loop = transport.runtime.loop
         self._request = Exec(
-            guard_text(self.nonce),
+            guard_text(self.nonce, first=False),  # every command here bears a mark
             pty=pty,
             kill_timeout=LEAVING_TIME,
             target=target,
@@ -245,8 +244,6 @@ class Visit:
     def _greet(self, channel: Channel, linux: bool) -> None:
         self.ready = linux
         if linux:
-            # Every command here bears a mark: none is the unmarked first one.
-            channel.write(ORDER_END_FIRST.encode())
             for order in self._waiting:
                 channel.write(order)
         else:
