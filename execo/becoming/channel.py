@@ -65,6 +65,7 @@ class BecomeChannel:
     _inner: Channel | None = None
     _inner_over = False
     _unwanted = False
+    _order = b""
     _ours = 0  # bytes written that are not the user's
     _forgotten = False
     _guard_lost: ProcessError | None = None
@@ -145,7 +146,8 @@ class BecomeChannel:
         :raises ValueError: if there can be no such command
         """
         request = self.request
-        order(request, echo=False)  # now, where the error is one of the start
+        # Now, where an error is one of the start, and long secrets hold up one thread alone.
+        self._order = order(request, echo=False)
         return Exec(
             # Without exec, some login shells would wait for it, and tell how it ended.
             f"exec {join(opening(request, self._marks, self._mark))}",
@@ -192,7 +194,8 @@ class BecomeChannel:
 
     def _go(self) -> None:
         dialogue = self._beginning.dialogue
-        self.send(order(self.request, echo=dialogue.echo))
+        self.send(order(self.request, echo=True) if dialogue.echo else self._order)
+        self._order = b""
         self._state = _State.RUNNING
         self.start_date = time.time()
         self._sink.on_start()
