@@ -200,13 +200,18 @@ def test_a_server_that_is_left_behind_is_left_alone(
         os.kill(pid, signal.SIGKILL)
 
 
-def kill_sessions_of(user: str) -> None:
-    for line in subprocess.run(
+def sessions_of(user: str) -> list[int]:
+    """The processes of sshd that serve this user."""
+    lines = subprocess.run(
         ["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        if re.search(rf"sshd: {user}\b", line):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(line.split()[0]), signal.SIGKILL)
+    ).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if re.search(rf"sshd: {user}\b", line)]
+
+
+def kill_sessions_of(user: str) -> None:
+    for pid in sessions_of(user):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_lost_connection_ends_it(sshd: RealSshd, people: People) -> None:
@@ -329,6 +334,36 @@ def test_what_is_detached_is_a_process_like_others(
     endless.kill().wait(PATIENCE)
     assert endless.killed
     wait_until_gone(pids)
+
+
+UNANSWERED = """
+import sys, threading, execo
+from execo import Host, SshProcess
+address, user, keyfile, port, transport = sys.argv[1:]
+asked = threading.Event()
+params = {
+    "transport": transport,
+    "host_key_policy": "off",
+    "become_password": lambda host, user: asked.set() or threading.Event().wait(),
+}
+host = Host(address, user, keyfile, int(port))
+SshProcess("sleep 1000", host, params, become="root", detach=True, nolog_error=True).start()
+asked.wait(60)
+"""
+
+
+def test_what_is_detached_and_has_not_begun_ends_with_the_script(
+    sshd: RealSshd, people: People, transport: str
+) -> None:
+    host = people.host(sshd, "asks")
+    words = [str(one) for one in (host.address, host.user, host.keyfile, host.port, transport)]
+    subprocess.run(
+        [sys.executable, "-c", UNANSWERED, *words],
+        cwd=Path(execo.__file__).parent.parent,
+        timeout=PATIENCE,
+        check=True,
+    )
+    wait_until(lambda: not sessions_of(people.asks))
 
 
 def test_a_lost_connection_leaves_what_is_detached(sshd: RealSshd, people: People) -> None:
