@@ -343,7 +343,13 @@ PROVIDERS = [
     Provider("openssh", make_openssh, make_openssh, OPENSSH | {"cwd", "files"}, as_user),
     Provider("openssh on an embedded host", make_openssh, make_openssh, OPENSSH, embedded),
     # sudo itself holds the output open.
-    Provider("become", make_becoming, make_becoming, PARAMIKO | {"exit first"}, as_somebody),
+    Provider(
+        "become",
+        make_becoming,
+        make_becoming,
+        PARAMIKO | {"exit first", "forward"},
+        as_somebody,
+    ),
     Provider(
         "become by openssh",
         make_becoming_by_openssh,
