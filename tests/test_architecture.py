@@ -80,9 +80,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
-    "transports.key_files":  GROUND,
+    "transports.questions":  CORE,
+    "transports.key_files":  GROUND | rooms("transports.questions"),
     "transports.ssh_agent":  GROUND | rooms("transports.key_files"),
-    "transports.asking":     SEAM | rooms("transports.key_files"),
+    "transports.asking":     SEAM | rooms("transports.key_files transports.questions"),
     "transports.keys":       SEAM | rooms(
         "transports.asking transports.key_files transports.ssh_agent"
     ),
@@ -221,7 +222,9 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "action":                KINDS,
     "transfer.*":            ACTION | rooms("transports taktuk"),
     "forwarding.*":          SEAM | rooms("transports"),
-    "becoming.*":            SEAM | rooms("transports transports.remote_shell"),
+    "becoming.*":            SEAM | rooms(
+        "transports transports.questions transports.remote_shell"
+    ),
     "ports":                 CORE,
     "port_forwarder":        PROCESS | rooms("ssh_process forwarding.* ports"),
     "execo":                 DOORS,

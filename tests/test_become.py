@@ -15,12 +15,13 @@ import pytest
 
 import execo
 from become_users import PASSWORD, People
-from execo import Get, Host, Put, Remote, SshProcess, TaktukRemote, transports
+from execo import Get, Host, Process, Put, Remote, SshProcess, TaktukRemote, transports
 from execo._core.runtime import get_runtime
-from execo.becoming.channel import _is_trusted
+from execo.becoming.beginning import may_have_password
 from execo.becoming.passwords import Passwords, Question
 from execo.errors import Reason
 from execo.transports.base import ConnectionOptions, Target
+from execo.transports.questions import Questions
 from sshd import RealSshd
 
 pytest_plugins = ["become_users", "sshd"]
@@ -41,7 +42,7 @@ def run(request: pytest.FixtureRequest, sshd: RealSshd, people: People) -> Run:
     """Run a command as one of the people."""
 
     def run_as(who: str, cmd: Any, params: dict[str, Any] | None = None, **options: Any) -> Any:
-        given = {"transport": request.param, **(params or {})}
+        given = {"transport": request.param, "host_key_policy": "off", **(params or {})}
         process = SshProcess(
             cmd,
             people.host(sshd, who),
@@ -169,7 +170,7 @@ def test_doas_without_a_password(run: Run) -> None:
     [
         ("asks", {}, "sudo: a password is required; give become_password"),
         ("asks", {"become_password": "wrong"}, "the password was refused: Sorry, try again."),
-        ("asks", {"become_password": lambda host, user: None}, "become_password gave none"),
+        ("asks", {"become_password": lambda host, user: None}, "'become_password' gave none"),
         ("asks", {"become_password": lambda host, user: 1 / 0}, "ZeroDivisionError"),
         ("asks", {"become_password": lambda host, user: "a\nb"}, "a line feed"),
         ("none", {"become_password": PASSWORD}, "is not in the sudoers file"),
@@ -320,16 +321,105 @@ def test_others_wait_for_the_first_one_to_try() -> None:
     assert "secret" not in repr(question)
 
 
+@pytest.mark.parametrize("answer", [None, b"bytes", "a\nb"])
+def test_who_has_declined_is_not_asked_again_by_all(
+    sshd: RealSshd, people: People, answer: Any
+) -> None:
+    asked: list[str] = []
+
+    def ask(host: str, user: str) -> Any:
+        asked.append(host)
+        return answer
+
+    hosts = [people.host(sshd, "asks", 11)] * 12
+    args = {"nolog_error": True}
+    action = Remote("true", hosts, {"become_password": ask}, args, become="root").run()
+    assert {process.reason for process in action.processes} == {Reason.AUTH}
+    assert all("become_password" in process.message for process in action.processes)
+    assert len(asked) == 1
+
+
+def test_prompts_of_all_kinds_are_asked_one_at_a_time() -> None:
+    """Those of a login, of its keys, and of programs: a human has one keyboard."""
+    runtime = get_runtime()
+    typing, others, most = threading.Event(), [], []
+
+    def type_in(name: str) -> str:
+        others.append(name)
+        most.append(len(others))
+        typing.wait(0.05)
+        others.remove(name)
+        return name
+
+    answers: list[str] = []
+    done = threading.Event()
+
+    def have(answer: str) -> None:
+        answers.append(answer)
+        if len(answers) == 6:
+            done.set()
+
+    for kind in range(2):
+        questions = Questions(runtime)
+        for name in "abc":
+            runtime.loop.call_soon(questions.ask, name, have, type_in, f"{name}{kind}")
+    assert done.wait(PATIENCE)
+    assert answers == ["a0", "b0", "c0", "a1", "b1", "c1"]
+    assert most == [1] * 6
+
+
+def test_a_function_may_run_commands_to_find_the_password(sshd: RealSshd, people: People) -> None:
+    def ask(host: str, user: str) -> str:
+        return Process(["printf", "%s", PASSWORD]).run(PATIENCE).stdout
+
+    hosts = [people.host(sshd, "asks", number) for number in range(12, 18)]
+    action = Remote("id -un", hosts, {"become_password": ask}, become="root").run()
+    assert [process.stdout for process in action.processes] == ["root\n"] * 6
+
+
 def test_no_password_goes_to_a_host_that_is_trusted_by_default_alone() -> None:
     near, far = Target("127.0.0.1"), Target("192.0.2.1")
-    assert _is_trusted(near)
-    assert _is_trusted(Target("::1"))
-    assert not _is_trusted(far)
-    assert not _is_trusted(Target("web1"))
-    assert not _is_trusted(replace(near, via=far))
-    assert not _is_trusted(replace(near, proxy_command="nc x 22"))
-    assert _is_trusted(replace(far, options=ConnectionOptions(host_key_policy="strict")))
-    assert _is_trusted(replace(far, options=ConnectionOptions(policy_chosen=True)))
+    assert may_have_password(near, "paramiko")
+    assert may_have_password(Target("::1"), "paramiko")
+    assert not may_have_password(far, "paramiko")
+    assert not may_have_password(Target("web1"), "paramiko")
+    assert not may_have_password(replace(near, via=far), "paramiko")
+    assert not may_have_password(replace(near, proxy_command="nc x 22"), "paramiko")
+    assert may_have_password(
+        replace(far, options=ConnectionOptions(host_key_policy="strict")), "paramiko"
+    )
+    # The files of ssh may lead from any address to any host.
+    assert not may_have_password(near, "openssh")
+    chosen = ConnectionOptions(policy_chosen=True)
+    for through in ("paramiko", "openssh"):
+        assert may_have_password(replace(far, options=chosen), through)
+
+
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_who_chooses_the_policy_of_host_keys(tmp_path: Path, transport: str) -> None:
+    file = tmp_path / "config"
+    file.write_text("Host web1\nStrictHostKeyChecking no\n")
+
+    def trusted(host: str, **params: Any) -> bool:
+        given = {"transport": transport, "become": "root", "ssh_config": "none", **params}
+        request = SshProcess("true", host, given)._request()
+        assert request.target is not None
+        return may_have_password(request.target, request.through)
+
+    assert not trusted("web1")
+    assert not trusted("web1", host_key_policy=None)
+    for policy in ("off", "accept-new", "strict"):
+        assert trusted("web1", host_key_policy=policy)
+    assert trusted("web1", ssh_config=file)
+    assert not trusted("web2", ssh_config=file)
+
+
+def test_the_ssh_command_sends_no_password_by_default(sshd: RealSshd, people: People) -> None:
+    params = {"transport": "openssh", "become_password": PASSWORD}
+    host = people.host(sshd, "asks")
+    process = SshProcess("true", host, params, become="root", nolog_error=True).run(PATIENCE)
+    assert process.reason is Reason.AUTH
+    assert "set host_key_policy" in process.message
 
 
 def test_the_password_is_shown_nowhere(
@@ -427,6 +517,13 @@ def test_files_are_put_and_got_as_root(
     assert (tmp_path / "back" / "file").read_text() == "root's\n"
 
 
+def test_scp_says_that_it_cannot(people: People) -> None:
+    host, params = Host("127.0.3.1", people.free), {"scp": "scp"}
+    for given, args in (({**params, "become": "root"}, {}), (params, {"become": "root"})):
+        with pytest.raises(ValueError, match="scp copies as who logs in"):
+            Put([host], ["/etc/hostname"], "/root", given, process_args=args)
+
+
 def test_taktuk_says_that_it_cannot(sshd: RealSshd, people: People) -> None:
     action = TaktukRemote(
         "id", [people.host(sshd, "free")], None, {"nolog_error": True}, become="root"
@@ -449,6 +546,23 @@ def test_what_is_no_method_is_refused() -> None:
         SshProcess("true", "host", become="root", become_method="pfexec")
     with pytest.raises(ValueError, match="become_method"):
         SshProcess("true", "host", {"become_method": "pfexec"})
+
+
+def test_guards_that_nobody_needs_are_forgotten(
+    sshd: RealSshd, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script may make a new function for each command."""
+    monkeypatch.setattr("execo.becoming.guard.IDLE_TIME", 0.0)
+    transport: Any = transports.get(get_runtime(), "become")
+    kept = len(transport._guards)
+    for _ in range(3):
+        params = {"become_password": lambda host, user: PASSWORD}
+        host = people.host(sshd, "asks", 18)
+        assert SshProcess("id -un", host, params, become="root").run(PATIENCE).stdout == "root\n"
+    nap, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while len(transport._guards) > kept:
+        assert time.monotonic() < deadline
+        nap.wait(0.02)
 
 
 def test_a_command_that_cannot_be_one(sshd: RealSshd, people: People) -> None:

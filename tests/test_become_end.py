@@ -3,6 +3,7 @@ end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -64,7 +65,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 def pids_of(process: SshProcess, count: int) -> list[int]:
     wait_until(lambda: process.stdout.count("\n") >= count or process.ended)
-    return [int(pid) for pid in process.stdout.split()]
+    return [int(word) for word in process.stdout.split() if word.isdigit()]
 
 
 # Itself, a child, and one in a session of its own.
@@ -84,7 +85,12 @@ FAMILY = "sleep 1000 & echo $!; setsid sh -c 'echo $$; exec sleep 1000' & echo $
 def test_a_kill_ends_all_of_it(
     sshd: RealSshd, people: People, transport: str, who: str, method: str, pty: bool
 ) -> None:
-    params = {"transport": transport, "become_password": PASSWORD, "become_method": method}
+    params = {
+        "transport": transport,
+        "become_password": PASSWORD,
+        "become_method": method,
+        "host_key_policy": "off",
+    }
     user = people.other if method == "su" else "root"
     process = SshProcess(FAMILY, people.host(sshd, who), params, become=user, pty=pty).start()
     pids = pids_of(process, 3)
@@ -194,15 +200,25 @@ def test_a_server_that_is_left_behind_is_left_alone(
         os.kill(pid, signal.SIGKILL)
 
 
+def sessions_of(user: str) -> list[int]:
+    """The processes of sshd that serve this user."""
+    lines = subprocess.run(
+        ["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if re.search(rf"sshd: {user}\b", line)]
+
+
+def kill_sessions_of(user: str) -> None:
+    for pid in sessions_of(user):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_lost_connection_ends_it(sshd: RealSshd, people: People) -> None:
     host = people.host(sshd, "free")
     process = SshProcess("echo $$; exec sleep 1000", host, become="root", nolog_error=True).start()
     (pid,) = pids_of(process, 1)
-    for line in subprocess.run(
-        ["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        if re.search(rf"sshd: {people.free}\b", line):
-            os.kill(int(line.split()[0]), signal.SIGKILL)
+    kill_sessions_of(people.free)
     process.wait(PATIENCE)
     assert process.reason is Reason.CONNECT
     wait_until_gone([pid])
@@ -214,15 +230,20 @@ SCRIPT = """
 import os, signal, sys, execo
 from execo import Host, SshProcess
 address, user, keyfile, port, transport, number, detach = sys.argv[1:]
-execo.configuration["kill_childs_at_end"] = detach != "detach"
+execo.configuration["kill_childs_at_end"] = detach != "all"
+command, options = "echo $$; exec sleep 1000", {"become": "root"}
+if detach not in ("", "all"):
+    command = "echo $$; while :; do sleep 0.1; echo out; echo err >&2; done"
+    options = {"become": "root"} if detach == "become" else {"secret_env": {"TOKEN": "t"}}
+    options["detach"] = True
 host = Host(address, user, keyfile, int(port))
 many = [
-    SshProcess("echo $$; exec sleep 1000", host, {"transport": transport}, become="root").start()
+    SshProcess(command, host, {"transport": transport}, nolog_error=True, **options).start()
     for _ in range(int(number))
 ]
 for process in many:
     process.expect("[0-9]+\\n")
-    print(process.stdout.strip(), flush=True)
+    print(process.stdout.split()[0], flush=True)
 print("there", flush=True)
 how = sys.stdin.readline().strip()
 if how == "end":
@@ -277,8 +298,80 @@ def test_what_is_detached_outlives_the_script(
 ) -> None:
     host = people.host(sshd, "free")
     for how in ("end", "kill"):
-        pids = run_script(host, transport, how, count=1, detach="detach")
-        threading.Event().wait(2.0)  # the guard would take a second
-        assert all(map(is_there, pids))
-        for pid in pids:
+        pids = run_script(host, transport, how, count=1, detach="all")
+        stay(pids)
+
+
+def stay(pids: list[int]) -> None:
+    threading.Event().wait(2.0)  # the guard would take a second
+    there = [is_there(pid) for pid in pids]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    assert all(there)
+
+
+@pytest.mark.parametrize("what", ["become", "secret_env"])
+@pytest.mark.parametrize("how", ["end", "kill", "interrupt"])
+def test_what_is_detached_and_prints_outlives_the_script(
+    sshd: RealSshd, people: People, transport: str, what: str, how: str
+) -> None:
+    stay(run_script(people.host(sshd, "free"), transport, how, count=2, detach=what))
+
+
+@pytest.mark.parametrize("what", [{"become": "root"}, {"secret_env": {"TOKEN": "t"}}])
+def test_what_is_detached_is_a_process_like_others(
+    sshd: RealSshd, people: People, transport: str, what: dict[str, Any]
+) -> None:
+    command = 'echo out; echo "in: $(cat)"; echo err >&2; exit 3'
+    params, host = {"transport": transport}, people.host(sshd, "free")
+    quiet: Any = {"nolog_exit_code": True, "detach": True, **what}
+    process = SshProcess(command, host, params, **quiet).run(PATIENCE)
+    assert (process.stdout, process.stderr) == ("out\nin: \n", "err\n")
+    assert process.exit_code == 3
+    endless = SshProcess("echo $$; sleep 1000; true", host, params, **quiet).start()
+    pids = pids_of(endless, 1)
+    endless.kill().wait(PATIENCE)
+    assert endless.killed
+    wait_until_gone(pids)
+
+
+UNANSWERED = """
+import sys, threading, execo
+from execo import Host, SshProcess
+address, user, keyfile, port, transport = sys.argv[1:]
+asked = threading.Event()
+params = {
+    "transport": transport,
+    "host_key_policy": "off",
+    "become_password": lambda host, user: asked.set() or threading.Event().wait(),
+}
+host = Host(address, user, keyfile, int(port))
+SshProcess("sleep 1000", host, params, become="root", detach=True, nolog_error=True).start()
+asked.wait(60)
+"""
+
+
+def test_what_is_detached_and_has_not_begun_ends_with_the_script(
+    sshd: RealSshd, people: People, transport: str
+) -> None:
+    host = people.host(sshd, "asks")
+    words = [str(one) for one in (host.address, host.user, host.keyfile, host.port, transport)]
+    subprocess.run(
+        [sys.executable, "-c", UNANSWERED, *words],
+        cwd=Path(execo.__file__).parent.parent,
+        timeout=PATIENCE,
+        check=True,
+    )
+    wait_until(lambda: not sessions_of(people.asks))
+
+
+def test_a_lost_connection_leaves_what_is_detached(sshd: RealSshd, people: People) -> None:
+    command = "echo $$; while :; do sleep 0.1; echo out; done"
+    host = people.host(sshd, "free")
+    process = SshProcess(command, host, become="root", detach=True, nolog_error=True).start()
+    pids = pids_of(process, 1)[:1]
+    kill_sessions_of(people.free)
+    process.wait(PATIENCE)
+    assert process.reason is Reason.CONNECT
+    stay(pids)

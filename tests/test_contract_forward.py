@@ -16,7 +16,7 @@ from execo.testing import Cluster
 from execo.transports.base import Forward, Lease
 from tcp_services import TIMEOUT, digest, echo, read_all, refusing_port, serve
 
-pytest_plugins = ["sshd", "execo.testing.pytest_plugin"]
+pytest_plugins = ["become_users", "sshd", "execo.testing.pytest_plugin"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,6 +32,7 @@ class Runtime:
     - ``loop``: the I/O thread
     - ``pool``: threads for user code
     - ``workers``: threads that start processes and do what else may block
+    - ``questions``: a strand of the pool that asks the user for secrets, one at a time
     - ``sweeper``: a strand of these that looks through the system's table of processes
     - ``transports``: name -> the transport that is in use (filled by its registry, under ``lock``)
     - ``exiting``: what ends now is ended by the end of the script
@@ -48,6 +49,7 @@ class Runtime:
         # there from the start: at the end of the interpreter none can be added.
         self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
         self.pool = Pool(self.loop, "execo-handler", HANDLER_THREADS, fallback=self.workers)
+        self.questions = Strand(self.pool, lambda: "the questions for secrets")
         self.sweeper = Strand(self.workers, lambda: "the search for left processes")
         self.transports: dict[str, Any] = {}
         self._starter: Starter | None = None

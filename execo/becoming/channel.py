@@ -3,60 +3,44 @@ of the transport that carries it.
 
 ::
 
-    OPENING ──> HELLO ──> ASKING ──> BEGUN ──> RUNNING ──> EXITED
-       │          │         │          │          │
-       └──────────┴─────────┴──────────┴──────────┴──> OVER      (refused, given up, or lost)
+    OPENING ──> BEGINNING ──> BEGUN ──> RUNNING ──> EXITED
+       │            │           │          │
+       └────────────┴───────────┴──────────┴──> OVER      (refused, given up, or lost)
 """
 
 from __future__ import annotations
 
 import enum
-import ipaddress
 import secrets
 import signal
 import time
 from typing import TYPE_CHECKING, cast
 
-from execo.errors import CancelledError, ProcessError, Reason, SpawnError
-from execo.transports.base import ENDING_SIGNALS, Channel, Exec, Sink, Target
+from execo.errors import CancelledError, ProcessError
+from execo.transports.base import Channel, Exec, Sink, Target
 from execo.transports.remote_shell import Mark, join
 
-from .dialogue import Dialogue, Said
-from .passwords import Question
-from .texts import Marks, hint, opening, order
+from .beginning import LAST_WORDS, Beginning
+from .signals import PATIENCE, Signals
+from .texts import Marks, opening, order
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
     from .guard import BecomeGuard
     from .transport import BecomingTransport
 
 __all__ = ["BecomeChannel"]
 
-HELLO_TIME = 120.0
-"""Seconds for the login shell to begin, after the connection was asked to: with the ssh command
-these are also the ones for logging in (LoginGraceTime in sshd_config(5))."""
-
-STEP_TIME = 60.0
-"""Seconds for the program to answer, where ``connect_timeout`` sets no limit."""
-
-PATIENCE = 10.0
-"""Seconds that a host has to end a command that got a SIGKILL."""
-
 _SSH_FAILED = 255 << 8
 """The status of an ssh whose command died of a signal; not all that fails so has."""
 
-_LAST_WORDS = 5.0
 _DRAIN = 0.5
-_LOOK = 1.0
 
 
 class _State(enum.Enum):
     """See the module."""
 
     OPENING = enum.auto()
-    HELLO = enum.auto()
-    ASKING = enum.auto()
+    BEGINNING = enum.auto()
     BEGUN = enum.auto()
     RUNNING = enum.auto()
     EXITED = enum.auto()
@@ -68,7 +52,9 @@ class BecomeChannel:
 
     All on the I/O thread, save ``open`` and ``on_open``.
 
-    :param guard: what signals its processes; None = the transport that carries it
+    - ``signals``: what signals its processes; None: the transport that carries it does
+
+    :param guard: who is told of signals, if that transport is not
     """
 
     pid: int | None = None
@@ -79,17 +65,9 @@ class BecomeChannel:
     _inner: Channel | None = None
     _inner_over = False
     _unwanted = False
-    _asked = 0  # prompts
-    _question: Question | None = None
-    _timer: TimerHandle | None = None
-    _last_words: str | None = None  # why it fails, while the program has its last words
-    _refused = False  # the password was
+    _order = b""
     _ours = 0  # bytes written that are not the user's
     _forgotten = False
-    _ending = False
-    _signalled = 0  # the last signal of which it may have died
-    _watches_survivors = False
-    _exit_looked_for = False
     _guard_lost: ProcessError | None = None
 
     def __init__(
@@ -102,15 +80,19 @@ class BecomeChannel:
     ) -> None:
         self.request = request
         self.target = target
+        self.signals: Signals | None = None
         self._transport = transport
         self._loop = transport.runtime.loop
         self._sink = sink
         self._guard = guard
-        self._number = 0 if guard is None else guard.next_number()
+        self._mark: Mark | None = None
+        if guard is not None:
+            number = guard.next_number()
+            self._mark = Mark(guard.nonce, number, request.detach)
+            self.signals = Signals(self, guard, number, request, self._loop)
         self._marks = Marks(secrets.token_hex(8))
-        self._dialogue = Dialogue(request.become, self._marks)
+        self._beginning = Beginning(self, transport, request, self._marks)
         self._eofs: dict[int, OSError | None] = {}
-        self._opened = time.monotonic()
 
     # -- what is known of it --------------------------------------------------------------------
 
@@ -140,12 +122,17 @@ class BecomeChannel:
     @property
     def guarded(self) -> bool:
         """It is signalled by a guard of its own user."""
-        return self._guard is not None
+        return self.signals is not None
 
     @property
     def ending(self) -> bool:
         """It was told to end."""
-        return self._ending
+        return self.signals is not None and self.signals.ending
+
+    @property
+    def exited_there(self) -> bool:
+        """The command has exited, and what carries it has not said so yet."""
+        return bool(getattr(self._inner, "command_exited", False))
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -159,17 +146,16 @@ class BecomeChannel:
         :raises ValueError: if there can be no such command
         """
         request = self.request
-        order(request, echo=False)  # now, where the error is one of the start
-        mark = None
-        if self._guard is not None:
-            mark = Mark(self._guard.nonce, self._number, request.detach)
+        # Now, where an error is one of the start, and long secrets hold up one thread alone.
+        self._order = order(request, echo=False)
         return Exec(
             # Without exec, some login shells would wait for it, and tell how it ended.
-            f"exec {join(opening(request, self._marks, mark))}",
+            f"exec {join(opening(request, self._marks, self._mark))}",
             pty=request.pty,
             group=request.group,
             kill_timeout=request.kill_timeout,
             detach=request.detach,
+            relayed=request.relay,
             target=self.target,
         )
 
@@ -177,118 +163,24 @@ class BecomeChannel:
         """It will not be started. From any thread."""
         self.failed = True
         self._inner_over = True
-        self._loop.call_soon(self._fail, error)
+        self._loop.call_soon(self.fail, error)
 
-    def _step(self, seconds: float | None, why: str) -> None:
-        """The next word is to come within so many seconds; None = as long as it takes."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._late, seconds, why)
+    # -- asked by its beginning -----------------------------------------------------------------
 
-    def _late(self, seconds: float, why: str) -> None:
-        self._timer = None
-        reason = Reason.CONNECT if self._state is _State.HELLO else Reason.AUTH
-        text = f"{self._what}: {why} for {seconds:g} s"
-        said = self._dialogue.words
-        self._fail(ProcessError(f"{text}; it said: {said!r}" if said else text, reason=reason))
+    def send(self, data: bytes) -> None:
+        """Write what is not the user's."""
+        if self._inner is not None:
+            self._ours += len(data)
+            self._inner.write(data)
 
-    @property
-    def _step_time(self) -> float:
-        return self.target.options.connect_timeout or STEP_TIME
-
-    @property
-    def _what(self) -> str:
-        """How messages begin."""
-        become = self.request.become
-        name = self.target.name or self.target.address
-        if become is None:
-            return f"{name}: cannot begin the command"
-        return f"{name}: cannot become {become.user!r} with {become.method}"
-
-    # -- the dialogue ---------------------------------------------------------------------------
-
-    def _hear(self, said: list[Said]) -> None:
-        for one in said:
-            if self._last_words is not None or self._state is _State.OVER:
-                return
-            if one is Said.HELLO:
-                self._state = _State.ASKING
-                self._step(self._step_time, "no answer of the program")
-            elif one is Said.PROMPT:
-                self._prompted()
-            elif one is Said.BEGUN:
-                self._begin()
-            else:
-                self._fail(SpawnError(f"{self._what}: the host prints without end before it"))
-
-    def _prompted(self) -> None:
-        become = self.request.become
-        assert become is not None
-        self._asked += 1
-        self._dialogue.answered()
-        if self._asked > 1:
-            self._end_dialogue("the password was refused", accepted=False)
-        elif become.password is None:
-            self._end_dialogue("it asks for a password: give become_password")
-        elif not _is_trusted(self.target):
-            self._end_dialogue(
-                "no password is sent to a host that is trusted by default alone: set "
-                "host_key_policy to 'accept-new' or 'strict', or to 'off' to send it all the same"
-            )
-        else:
-            host = self.target.name or self.target.address
-            self._question = Question(host, become.user, become.method, become.password)
-            self._step(None, "")  # a human may be typing
-            self._transport.passwords.ask(self._question, self, self._opened)
-
-    def take_password(self, password: str) -> None:
-        self._step(self._step_time, "no word on the password")
-        self._write(password.encode("utf-8", "surrogateescape") + b"\n")
-
-    def no_password(self, why: str) -> None:
-        self._question = None
-        self._end_dialogue(f"no password: {why}")
-
-    def _settle(self, accepted: bool | None) -> None:
-        question, self._question = self._question, None
-        if question is not None:
-            self._transport.passwords.settle(question, self, accepted)
-
-    def _end_dialogue(self, why: str, accepted: bool | None = None) -> None:
-        """Have the program leave, which says why in its own words, and fail."""
-        self._settle(accepted)
-        self._refused = accepted is False
-        self._last_words = why
-        self._step(None, "")
+    def end_input(self) -> None:
+        """Nothing more is said."""
         if self._inner is not None:
             self._inner.close_stdin()
-        self._loop.call_later(_LAST_WORDS, self._fail_with_words)
 
-    def _fail_with_words(self) -> None:
-        if self._state is _State.OVER:
-            return
-        become, why = self.request.become, self._last_words
-        said = self._dialogue.words
-        reason = Reason.SPAWN
-        if become is not None:
-            reason = Reason.AUTH
-            if self._question is not None:
-                # It has had the password, and has left: su and doas ask once only.
-                why, self._refused = why or "the password was refused", True
-                self._settle(False)
-            said += hint(become, said, pty=self.request.pty)
-        # Where it was sent away, it has nothing to say.
-        texts = [why, said] if self._refused else [why or said]
-        text = ": ".join(filter(None, texts)) or "it has ended without a word"
-        self._fail(ProcessError(f"{self._what}: {text}", reason=reason))
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """It is the other user, and waits."""
         self._state = _State.BEGUN
-        self._settle(True)
-        self._step(None, "")
         if self._guard is None:
             self._go()
         else:
@@ -297,12 +189,13 @@ class BecomeChannel:
 
     def guard_settled(self) -> None:
         """The guard is there, or will not come."""
-        if self._state is _State.BEGUN:
+        if self._state is _State.BEGUN and not self._inner_over:
             self._go()
 
     def _go(self) -> None:
-        dialogue = self._dialogue
-        self._write(order(self.request, echo=dialogue.echo))
+        dialogue = self._beginning.dialogue
+        self.send(order(self.request, echo=True) if dialogue.echo else self._order)
+        self._order = b""
         self._state = _State.RUNNING
         self.start_date = time.time()
         self._sink.on_start()
@@ -315,29 +208,24 @@ class BecomeChannel:
         if self._transport.closed and not self.request.detach:
             self.send_signal(signal.SIGKILL)
 
-    def _write(self, data: bytes) -> None:
-        if self._inner is not None:
-            self._ours += len(data)
-            self._inner.write(data)
-
-    def _fail(self, error: ProcessError) -> None:
+    def fail(self, error: ProcessError) -> None:
         """It was not started, or is lost."""
         if self._state is _State.OVER:
             return
         self.failed = self._state not in (_State.RUNNING, _State.EXITED)
         self._state = _State.OVER
-        self._step(None, "")
-        self._settle(None)
+        self._beginning.stop()
         command = self.request.command
         text = command if isinstance(command, str) else " ".join(command)
         own = type(error)(str(error), reason=error.reason, host=self.target.address, command=text)
         own.__cause__ = error.__cause__
         self._transport.remove(self)
-        self._leave_guard()
+        if self.signals is not None:
+            self.signals.leave_guard()
         self._sink.on_error(own)
         if self._inner is not None and not self._inner_over:
             self._inner.close_stdin()
-            self._loop.call_later(_LAST_WORDS, self._abort_inner)
+            self._loop.call_later(LAST_WORDS, self._abort_inner)
 
     def _abort_inner(self) -> None:
         if self._inner is not None and not self._inner_over:
@@ -364,38 +252,15 @@ class BecomeChannel:
     def send_signal(self, number: int) -> bool:
         if self._inner is None or self._state not in (_State.RUNNING, _State.EXITED):
             return False
-        if self._guard is None:
+        if self.signals is None:
             return self._inner.send_signal(number)
-        alive = self._state is _State.RUNNING
-        if number and not self._forgotten and (alive or self.request.group):
-            self._signal(self._guard, number)
-        return alive
-
-    def _signal(self, guard: BecomeGuard, number: int) -> None:
-        guard.kill(self, number, self._number, group=self.request.group)
-        if number not in (signal.SIGSTOP, signal.SIGCONT):
-            self._signalled = number
-        if number not in ENDING_SIGNALS:
-            return
-        if number != signal.SIGINT:
-            self._ending = True
-            # ssh does not end before they do: there one has to look from now on.
-            if self._state is _State.EXITED or self.request.through == "openssh":
-                self._watch_survivors()
-        if number == signal.SIGKILL and self._state is _State.RUNNING:
-            self._loop.call_later(PATIENCE, self._on_no_end)
+        self.signals.send(number)
+        return self._state is _State.RUNNING
 
     def signal_inner(self, number: int) -> None:
         """There is no guard: the host may signal it all the same."""
         if self._inner is not None and not self._inner_over:
             self._inner.send_signal(number)
-
-    def _on_no_end(self) -> None:
-        if self._state is _State.RUNNING:
-            name = self.target.name or self.target.address
-            why = "the host or its connection may be frozen, or has no guard as the other user"
-            text = f"{name}: it has not ended {PATIENCE:g} s after a SIGKILL: {why}"
-            self._fail(ProcessError(text, reason=Reason.CONNECT))
 
     def abort(self) -> None:
         if self._state is _State.OPENING:
@@ -405,53 +270,27 @@ class BecomeChannel:
         elif self._state is _State.RUNNING:
             self.send_signal(signal.SIGKILL)
         elif self._state is not _State.EXITED:
-            self._fail(CancelledError("given up while it waited for its start"))
+            self.fail(CancelledError("given up while it waited for its start"))
 
     def forget(self) -> None:
         if self._forgotten:
             return
         self._forgotten = True
-        if not self._watches_survivors:
-            self._leave_guard()
+        if self.signals is not None:
+            self.signals.forget()
         # What was given up is still to be ended.
         if self._inner is not None and (self._inner_over or self._state is not _State.OVER):
             self._inner.forget()
 
     def end_hard(self) -> None:
         """Kill it with all that it has started, even if it has exited itself."""
-        if self._guard is not None and self._state in (_State.RUNNING, _State.EXITED):
-            self._signalled = signal.SIGKILL
-            self._guard.kill(self, signal.SIGKILL, self._number, group=True)
-
-    def _watch_survivors(self) -> None:
-        """What survives its leader, which was told to end, has so long to do the same."""
-        patience = self.request.kill_timeout
-        if patience is None or not self.request.group or self._watches_survivors:
-            return
-        if self._guard is not None:
-            self._watches_survivors = True
-            self._loop.call_later(patience, self.kill_survivors)
+        if self.signals is not None and self._state in (_State.RUNNING, _State.EXITED):
+            self.signals.end_hard()
 
     def kill_survivors(self) -> None:
         """Kill what is left of it, if it was told to end."""
-        if self._state is _State.RUNNING and not getattr(self._inner, "command_exited", False):
-            if not self._exit_looked_for:
-                self._exit_looked_for = True
-                self._loop.call_later(_LOOK, self._look_exited)
-            return
-        if self._guard is not None and self._watches_survivors:
-            self._watches_survivors = False
-            self._guard.kill(self, signal.SIGKILL, self._number, group=True)
-        if self._forgotten:
-            self._leave_guard()
-
-    def _look_exited(self) -> None:
-        self._exit_looked_for = False
-        self.kill_survivors()
-
-    def _leave_guard(self) -> None:
-        if self._guard is not None:
-            self._guard.leave(self)
+        if self.signals is not None:
+            self.signals.kill_survivors()
 
     def guard_lost(self, error: ProcessError) -> None:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""
@@ -470,17 +309,17 @@ class BecomeChannel:
     def on_start(self) -> None:
         if self._state is not _State.OPENING:
             return
-        self._state = _State.HELLO
+        self._state = _State.BEGINNING
         if self._unwanted:
             self.abort()
         else:
-            self._step(HELLO_TIME, "the login shell has not begun")
+            self._beginning.start()
 
     def on_data(self, stream: int, data: bytes) -> None:
         if self._state in (_State.RUNNING, _State.EXITED):
             self._sink.on_data(stream, data)
         elif self._state is not _State.OVER:
-            self._hear(self._dialogue.take(stream, data))
+            self._beginning.take(stream, data)
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
         self._eofs[stream] = error
@@ -488,9 +327,9 @@ class BecomeChannel:
             self._sink.on_eof(stream, error)
         elif self._state is not _State.OVER:
             if len(self._eofs) < 2:
-                self._hear(self._dialogue.close(stream))
+                self._beginning.close(stream)
             if self._inner_over:
-                self._fail_with_words()
+                self._beginning.fail()
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
         self._inner_over = True
@@ -499,29 +338,31 @@ class BecomeChannel:
         elif self._state is not _State.OVER:
             # Of a program that has not become the other user. Its last words may still come.
             if len(self._eofs) == 2:
-                self._fail_with_words()
+                self._beginning.fail()
             else:
-                self._loop.call_later(_DRAIN, self._fail_with_words)
+                self._loop.call_later(_DRAIN, self._beginning.fail)
         elif self._forgotten and self._inner is not None:
             self._inner.forget()
 
     def _exit(self, status: int | None, error: ProcessError | None) -> None:
         self._state = _State.EXITED
         self._transport.remove(self)
-        if self._ending:
-            self._watch_survivors()
-        if self._guard_lost is not None and status and not self._ending:
+        signals = self.signals
+        if signals is not None:
+            signals.exited()
+        if self._guard_lost is not None and status and not self.ending:
             self._state = _State.OVER
-            self._leave_guard()
+            if signals is not None:
+                signals.leave_guard()
             self._sink.on_error(self._guard_lost)
             return
-        if self.request.through == "openssh" and status == _SSH_FAILED and self._signalled:
-            status = self._signalled  # ssh does not say of which, but it was sent
+        if self.request.through == "openssh" and status == _SSH_FAILED and signals is not None:
+            status = signals.signalled or status  # ssh does not say of which, but it was sent
         self._sink.on_exit(status, error)
 
     def on_error(self, error: ProcessError) -> None:
         self._inner_over = True
-        self._fail(error)
+        self.fail(error)
 
     def on_written(self, count: int) -> None:
         ours = min(count, self._ours)
@@ -532,16 +373,3 @@ class BecomeChannel:
     def on_write_error(self, error: OSError) -> None:
         if self._state in (_State.RUNNING, _State.EXITED):
             self._sink.on_write_error(error)
-
-
-def _is_trusted(target: Target) -> bool:
-    """Whether a password may go there: somebody has said how its key is looked at, or it is this
-    machine."""
-    if target.options.host_key_policy != "off" or target.options.policy_chosen:
-        return True
-    if target.via is not None or target.proxy_command is not None:
-        return False
-    try:
-        return ipaddress.ip_address(target.address).is_loopback
-    except ValueError:
-        return target.address == "localhost"

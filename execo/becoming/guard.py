@@ -15,7 +15,6 @@ from execo.log import logger
 from execo.transports.base import Become, Channel, Exec, Target
 from execo.transports.remote_shell import (
     ORDER_BYE,
-    ORDER_END_FIRST,
     guard_text,
     kill_order,
     parse_hello,
@@ -57,7 +56,7 @@ class BecomeGuard:
         self._transport = transport
         self._loop = transport.runtime.loop
         self._request = Exec(
-            guard_text(self.nonce),
+            guard_text(self.nonce, first=False),  # every command here bears a mark
             pty=pty,
             kill_timeout=LEAVING_TIME,
             target=target,
@@ -65,6 +64,7 @@ class BecomeGuard:
             through=through,
         )
         self._numbers = itertools.count(1)
+        self.key = through, target, become, pty
         self._visit: Visit | None = None
         self._idle = 0  # counts the times that it fell idle
         self._warned = False
@@ -124,6 +124,7 @@ class BecomeGuard:
     def _look_idle(self, idle: int) -> None:
         if idle == self._idle and not self.users:
             self.dismiss()
+            self._transport.drop_guard(self)
 
     def dismiss(self) -> None:
         """Send it away: it touches nothing any more."""
@@ -179,7 +180,7 @@ class Visit:
         self.ready = False
         self.settled = False
         self.dismissed = False
-        self._guard = guard
+        self.guard = guard
         self._channel: Channel | None = None
         self._started = False
         self._over = False
@@ -200,7 +201,7 @@ class Visit:
         """The commands do not wait for it any longer."""
         if not self.settled:
             self.settled = True
-            self._guard.settled(self)
+            self.guard.settled(self)
 
     def dismiss(self) -> None:
         """Send it away."""
@@ -212,7 +213,7 @@ class Visit:
         else:
             self._channel.write(ORDER_BYE.encode())
             self._channel.close_stdin()
-            self._guard.end_later(self)
+            self.guard.end_later(self)
 
     def end(self) -> None:
         """End it, whatever it does."""
@@ -243,15 +244,13 @@ class Visit:
     def _greet(self, channel: Channel, linux: bool) -> None:
         self.ready = linux
         if linux:
-            # Every command here bears a mark: none is the unmarked first one.
-            channel.write(ORDER_END_FIRST.encode())
             for order in self._waiting:
                 channel.write(order)
         else:
             self.dismiss()  # it cannot find the processes of commands there
         self._waiting.clear()
         self.settled = True
-        self._guard.settled(self)
+        self.guard.settled(self)
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
         pass
@@ -261,7 +260,7 @@ class Visit:
 
     def on_error(self, error: ProcessError) -> None:
         if not self.ready:
-            logger.debug("no guard on %s: %s", self._guard.place, error)
+            logger.debug("no guard on %s: %s", self.guard.place, error)
         self._end()
 
     def on_written(self, count: int) -> None:
@@ -273,4 +272,4 @@ class Visit:
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            self._guard.ended(self)
+            self.guard.ended(self)

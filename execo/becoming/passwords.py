@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from execo._core.pool import Strand
 from execo._core.runtime import Runtime
+from execo.transports.questions import NoAnswer, Questions, call_for_text
 
 from .texts import check_password
 
@@ -52,23 +53,22 @@ class Asker(Protocol):
 
 
 @dataclass(slots=True)
-class _Entry:
-    password: str | None = field(default=None, repr=False)
-    asked: bool = False
+class _Trial:
+    """What becomes of one password."""
+
+    password: str | None = field(default=None, repr=False)  # None: not known yet
     proven: bool = False
     holder: Asker | None = None  # tries it
     waiting: list[Asker] = field(default_factory=list)
 
 
 class Passwords:
-    """What is known of passwords, in memory alone. All on the I/O thread, save the callbacks."""
+    """What is known of passwords, in memory alone. All on the I/O thread."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._loop = runtime.loop
-        self._entries: dict[Question, _Entry] = {}
+        self._questions = Questions(runtime)
+        self._trials: dict[Question, _Trial] = {}
         self._refused: dict[Question, float] = {}
-        # One at a time: a human has one keyboard.
-        self._strand = Strand(runtime.workers, lambda: "become_password")
 
     def ask(self, question: Question, asker: Asker, since: float) -> None:
         """Have ``asker`` given the password, or told that there is none; now or later.
@@ -79,70 +79,74 @@ class Passwords:
         if self._refused.get(question, 0.0) > since:
             asker.no_password(_REFUSED)
             return
-        entry = self._entries.setdefault(question, _Entry())
-        entry.waiting.append(asker)
-        if not entry.asked:
-            entry.asked = True
-            if isinstance(question.source, str):
-                self._take(question, entry, question.source)
-            else:
-                self._strand.submit(self._call, question, entry, question.source)
+        trial = self._trials.get(question)
+        if trial is not None:
+            trial.waiting.append(asker)
+            self._hand_out(trial)
+            return
+        trial = self._trials[question] = _Trial(waiting=[asker])
+        have = partial(self._have, question, trial)
+        if isinstance(question.source, str):
+            have(question.source)
         else:
-            self._hand_out(entry)
+            self._questions.ask(question, have, _call, question)
 
     def settle(self, question: Question, asker: Asker, accepted: bool | None) -> None:
         """What came of the password that ``asker`` had or waited for; None = it was not tried to
         the end."""
-        entry = self._entries.get(question)
-        if entry is None:
+        trial = self._trials.get(question)
+        if trial is None:
             return
-        if asker in entry.waiting:
-            entry.waiting.remove(asker)
-        if entry.holder is asker:
-            entry.holder = None
-        elif not entry.proven:
+        if asker in trial.waiting:
+            trial.waiting.remove(asker)
+        if trial.holder is asker:
+            trial.holder = None
+        elif not trial.proven:
             return
         if accepted is False:
             self._refused[question] = time.monotonic()
-            self._drop(question, entry, _REFUSED)
+            self._questions.forget(question, trial.password)
+            self._drop(question, trial, _REFUSED)
             return
-        entry.proven = entry.proven or bool(accepted)
-        self._hand_out(entry)
+        trial.proven = trial.proven or bool(accepted)
+        self._hand_out(trial)
 
-    def _call(self, question: Question, entry: _Entry, source: Callable[..., object]) -> None:
-        """On a worker."""
-        try:
-            answer = source(question.host, question.user)
-        except BaseException as exc:  # noqa: BLE001 - the user's code, sys.exit() too
-            why = f"become_password failed: {type(exc).__name__}: {exc}"
-            self._loop.call_soon(self._drop, question, entry, why)
-            return
-        self._loop.call_soon(self._take, question, entry, answer)
-
-    def _take(self, question: Question, entry: _Entry, answer: object) -> None:
-        if answer is None:
-            self._drop(question, entry, "become_password gave none")
+    def _have(self, question: Question, trial: _Trial, answer: str | NoAnswer) -> None:
+        if isinstance(answer, NoAnswer):
+            self._drop(question, trial, str(answer))
             return
         try:
-            entry.password = check_password(answer)
+            trial.password = check_password(answer)
         except ValueError as exc:
-            self._drop(question, entry, f"become_password: {exc}")
+            self._drop(question, trial, f"become_password: {exc}")
             return
-        self._hand_out(entry)
+        self._hand_out(trial)
 
-    def _hand_out(self, entry: _Entry) -> None:
-        while entry.password is not None and entry.waiting:
-            if not entry.proven:
-                if entry.holder is None:
-                    entry.holder = entry.waiting.pop(0)
-                    entry.holder.take_password(entry.password)
+    def _hand_out(self, trial: _Trial) -> None:
+        while trial.password is not None and trial.waiting:
+            if not trial.proven:
+                if trial.holder is None:
+                    trial.holder = trial.waiting.pop(0)
+                    trial.holder.take_password(trial.password)
                 return
-            entry.waiting.pop(0).take_password(entry.password)
+            trial.waiting.pop(0).take_password(trial.password)
 
-    def _drop(self, question: Question, entry: _Entry, why: str) -> None:
+    def _drop(self, question: Question, trial: _Trial, why: str) -> None:
         """Forget it: who comes later asks anew."""
-        if self._entries.get(question) is entry:
-            del self._entries[question]
-        waiting, entry.waiting = entry.waiting, []
+        if self._trials.get(question) is trial:
+            del self._trials[question]
+        waiting, trial.waiting = trial.waiting, []
         for asker in waiting:
             asker.no_password(why)
+
+
+def _call(question: Question) -> str:
+    """On a thread for user code."""
+    assert not isinstance(question.source, str)
+    text = call_for_text("become_password", question.source, question.host, question.user)
+    if text is None:
+        raise NoAnswer("the function 'become_password' gave none")
+    try:
+        return check_password(text)
+    except ValueError as exc:
+        raise NoAnswer(f"become_password: {exc}") from exc

@@ -43,7 +43,8 @@ _LINE = 800
 """Bytes of one line of an order: a terminal takes up to 4095 at a time."""
 
 # All but what a shell, printf, a terminal or the end of the order could take for something else.
-_PLAIN = re.compile(rb"[A-Za-z0-9_/=:, -]")
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/=:, -")
+_CODED = [bytes([byte]) if byte in _PLAIN else b"\\0%03o" % byte for byte in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +189,8 @@ def order(request: Exec, *, echo: bool) -> bytes:
     script = "unset execo_c execo_l; case ${SHELL##*/} in nologin|false) SHELL=/bin/sh;; esac; "
     script += "".join(_export(name, value) for name, value in secrets.items())
     script += "stty echo; " if echo else ""
-    script += script_text(request.command, cwd=request.cwd, env=env)
-    code = b"".join(
-        byte if _PLAIN.match(byte) else b"\\0%03o" % byte[0]
-        for byte in (bytes([one]) for one in script.encode("utf-8", "surrogateescape"))
-    )
+    script += script_text(request.command, cwd=request.cwd, env=env, relay=request.relay)
+    code = b"".join(map(_CODED.__getitem__, script.encode("utf-8", "surrogateescape")))
     lines = [code[start : start + _LINE] for start in range(0, len(code), _LINE)]
     return b"\n".join([*lines, b".", b""])
 

@@ -108,6 +108,12 @@ class BecomingTransport:
         assert request.target is not None
         self._carry([BecomeChannel(self, request, request.target, visit, None)])
 
+    def drop_guard(self, guard: BecomeGuard) -> None:
+        """Nobody has needed it for a while. On the I/O thread."""
+        with self._lock:
+            if self._guards.get(guard.key) is guard:
+                del self._guards[guard.key]
+
     def guard_ended(self, visit: Visit) -> None:
         """A guard has gone. On the I/O thread."""
         self._visits.discard(visit)
@@ -148,7 +154,8 @@ class BecomingTransport:
 
     def _commands(self) -> list[BecomeChannel]:
         # Those that a transport below cannot signal. Guards are dismissed, the rest it ends itself.
-        return [one for one in self._live if one.guarded and not one.request.detach]
+        # What is detached is left alone when it runs: not while it waits for its start.
+        return [one for one in self._live if (not one.runs if one.request.detach else one.guarded)]
 
     def _end_all(self) -> Latch:
         self._empty = Latch()
@@ -176,7 +183,7 @@ class BecomingTransport:
 
     def _dismiss(self, *, idle: bool) -> Latch:
         with self._lock:
-            guards = list(self._guards.values())
+            guards = {*self._guards.values(), *(visit.guard for visit in self._visits)}
         for guard in guards:
             if not (idle and guard.busy):
                 guard.dismiss()

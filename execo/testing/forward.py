@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import struct
 import threading
 
 import paramiko
+
+from execo.transports.base import is_loopback
 
 from .session import LOST
 
@@ -19,10 +20,7 @@ _CHUNK = 1 << 16
 
 def is_here(address: str) -> bool:
     """Whether an address is on loopback: a cluster leads nowhere else."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    return address == "localhost" or is_loopback(address)
 
 
 def carry(channel: paramiko.Channel, target: socket.socket) -> None:

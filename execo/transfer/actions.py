@@ -85,6 +85,11 @@ class _Copy(Action):
                 raise ValueError(f"{type(self).__name__} cannot use rsync: use Put or Get")
             model = self._rsync_class(line, Host("model"), params, **args)
         elif complete["scp"] is not None and self._process_class.may_use_scp:
+            if complete["become"] is not None or args.get("become") is not None:
+                raise ValueError(
+                    "scp copies as who logs in, and cannot become another user: leave the "
+                    "connection parameter scp unset where there is become"
+                )
             model = ScpProcess(line, complete, verb, **args)
         else:
             model = self._process_class(line, Host("model"), params, **args)

@@ -1,33 +1,25 @@
-"""Who is asked for secrets: the callbacks of :class:`~execo.transports.base.Login`, SSH_ASKPASS.
-
-One question at a time, so that prompts do not mix, on a thread for user code. What was answered is
-remembered in memory alone, for as long as the process lives.
-"""
+"""Who is asked for the secrets of a login: the callbacks of
+:class:`~execo.transports.base.Login`, SSH_ASKPASS."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from execo._core.pool import Strand
 from execo._core.runtime import Runtime
 
 from .base import Login
 from .key_files import KeyFile, LoginProblem, PrivateKey, unlock
+from .questions import NoAnswer, Questions, call, call_for_text
 
 __all__ = ["Asker", "askpass_program"]
 
 TRIES = 3
 """Times that somebody is asked for a passphrase, as ssh does (NumberOfPasswordPrompts)."""
 
-KEPT = 2.0
-"""Seconds in which a question that had no good answer is not asked again: the hosts that are
-reached at the same time do not ask one after the other."""
-
-Questions = Sequence[tuple[str, bool]]
+Prompts = Sequence[tuple[str, bool]]
 
 
 def askpass_program() -> str | None:
@@ -47,10 +39,7 @@ class Asker:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._strand = Strand(runtime.pool, lambda: "the questions of logins")
-        self._answers: dict[Hashable, Any] = {}
-        self._problems: dict[Hashable, tuple[float, LoginProblem]] = {}
-        self._waiting: dict[Hashable, list[Callable[[Any], object]]] = {}
+        self._questions = Questions(runtime, LoginProblem)
         self._program: subprocess.Popen[bytes] | None = None
         runtime.at_exit.append(self.close)
 
@@ -58,7 +47,9 @@ class Asker:
 
     def asks_for(self, file: KeyFile, login: Login) -> bool:
         """Whether somebody has to be asked before ``file`` can be used."""
-        return not isinstance(login.passphrase, str) and (file.path, file.data) not in self._answers
+        return not isinstance(login.passphrase, str) and not self._questions.has(
+            (file.path, file.data)
+        )
 
     def unlock(
         self, file: KeyFile, login: Login, on_key: Callable[[PrivateKey | LoginProblem], object]
@@ -68,11 +59,15 @@ class Asker:
         passphrase = login.passphrase
         if isinstance(passphrase, str):
             # Not behind the questions: nobody is asked. Deriving the key takes its time.
-            self._once((*key, passphrase), self._runtime.workers.submit, on_key, key)(
-                self._unlock_with, file, passphrase
+            self._questions.ask(
+                (*key, passphrase),
+                on_key,
+                *(self._unlock_with, file, passphrase),
+                kept_as=key,
+                nobody=True,
             )
         else:
-            self._once(key, self._strand.submit, on_key, key)(self._ask_key, file, passphrase)
+            self._questions.ask(key, on_key, self._ask_key, file, passphrase)
 
     def _unlock_with(self, file: KeyFile, passphrase: str) -> PrivateKey:
         private = unlock(file, passphrase)
@@ -83,9 +78,10 @@ class Asker:
     def _ask_key(self, file: KeyFile, ask: Callable[[str], str | None] | None) -> PrivateKey:
         last = None
         for _ in range(TRIES):
-            text = (
-                self._ask_program(file.path) if ask is None else _call("passphrase", ask, file.path)
-            )
+            if ask is None:
+                text = self._ask_program(file.path)
+            else:
+                text = call_for_text("passphrase", ask, file.path)
             if not text:
                 raise LoginProblem(f"{file.path}: its passphrase was not given")
             private = unlock(file, text)
@@ -128,21 +124,17 @@ class Asker:
             on_answer(login.password or LoginProblem("the password is empty"))
         else:
             key = (login.password, host, user)
-            self._once(key, self._strand.submit, on_answer, key)(
-                self._ask_password, login.password, host, user
-            )
+            self._questions.ask(key, on_answer, self._ask_password, login.password, host, user)
 
     def _ask_password(self, ask: Callable[[str, str], str | None], host: str, user: str) -> str:
-        text = _call("password", ask, host, user)
+        text = call_for_text("password", ask, host, user)
         if not text:
             raise LoginProblem("no password was given")
         return text
 
     def refused(self, login: Login, host: str, user: str, password: str) -> None:
         """It was the wrong one: the next connection asks again."""
-        key = (login.password, host, user)
-        if self._answers.get(key) == password:
-            del self._answers[key]
+        self._questions.forget((login.password, host, user), password)
 
     def questions(
         self,
@@ -151,7 +143,7 @@ class Asker:
         user: str,
         title: str,
         instructions: str,
-        questions: Questions,
+        questions: Prompts,
         wanted: Callable[[], bool],
         on_answers: Callable[[list[str] | LoginProblem], object],
     ) -> None:
@@ -165,86 +157,19 @@ class Asker:
                 return
             result: list[str] | LoginProblem
             try:
-                given = _guarded("answers", ask, host, user, title, instructions, list(questions))
+                given = call("answers", ask, host, user, title, instructions, list(questions))
                 result = _checked(given, len(questions))
-            except LoginProblem as exc:
-                result = exc
+            except NoAnswer as exc:
+                result = LoginProblem(str(exc))
             self._runtime.loop.call_soon(on_answers, result)
 
-        self._strand.submit(run)
-
-    # -- once -----------------------------------------------------------------------------------
-
-    def _once(
-        self,
-        question: Hashable,
-        submit: Callable[..., object],
-        on_answer: Callable[[Any], object],
-        kept_as: Hashable,
-    ) -> Callable[..., None]:
-        """What calls ``on_answer`` with the result of a function that blocks, or why it has none:
-        the function runs once for all who ask at the same time, and not at all if it has."""
-
-        def start(function: Callable[..., Any], *args: Any) -> None:
-            if kept_as in self._answers:
-                on_answer(self._answers[kept_as])
-                return
-            until, problem = self._problems.get(question, (0.0, None))
-            if problem is not None and time.monotonic() < until:
-                self._problems[question] = (time.monotonic() + KEPT, problem)
-                on_answer(problem)
-                return
-            waiting = self._waiting.setdefault(question, [])
-            waiting.append(on_answer)
-            if len(waiting) == 1:
-                submit(self._run, question, kept_as, function, *args)
-
-        return start
-
-    def _run(
-        self, question: Hashable, kept_as: Hashable, function: Callable[..., Any], *args: Any
-    ) -> None:
-        result: Any
-        try:
-            result = function(*args)
-        except LoginProblem as exc:
-            result = exc
-        except Exception as exc:  # noqa: BLE001 - whatever it is: those who wait must hear of it
-            result = LoginProblem(f"{type(exc).__name__}: {exc}")
-        self._runtime.loop.call_soon(self._have, question, kept_as, result)
-
-    def _have(self, question: Hashable, kept_as: Hashable, result: Any) -> None:
-        if isinstance(result, LoginProblem):
-            self._problems[question] = (time.monotonic() + KEPT, result)
-        else:
-            self._answers[kept_as] = result
-            self._problems.pop(question, None)
-        for on_answer in self._waiting.pop(question, ()):
-            on_answer(result)
+        self._questions.submit(run)
 
     def close(self) -> None:
         """At exit, from the main thread: nobody is asked any more."""
         program = self._program
         if program is not None:
             program.kill()
-
-
-def _guarded(name: str, ask: Callable[..., Any], *args: Any) -> Any:
-    """What the user's function gives.
-
-    :raises LoginProblem: if it raises
-    """
-    try:
-        return ask(*args)
-    except BaseException as exc:
-        raise LoginProblem(f"the function {name!r} raised {type(exc).__name__}: {exc}") from exc
-
-
-def _call(name: str, ask: Callable[..., Any], *args: Any) -> str | None:
-    text = _guarded(name, ask, *args)
-    if text is not None and not isinstance(text, str):
-        raise LoginProblem(f"the function {name!r} gave a {type(text).__name__}, not a string")
-    return text
 
 
 def _checked(given: Any, count: int) -> list[str]:

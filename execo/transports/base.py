@@ -18,6 +18,7 @@ Every transport, the scripted fake too, passes the same contract test.
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ __all__ = [
     "Sink",
     "Target",
     "Transport",
+    "is_loopback",
     "not_supported",
 ]
 
@@ -133,6 +135,11 @@ class ConnectionOptions:
     ssh_options: tuple[str, ...] = ()
     taktuk: tuple[str, ...] = ()
 
+    @property
+    def trust_decided(self) -> bool:
+        """Somebody has said how the keys of hosts are looked at: passwords may go there."""
+        return self.host_key_policy != "off" or self.policy_chosen
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -195,6 +202,7 @@ class Exec:
     :param detach: the command is left alone when the script ends or dies
     :param relay: its stdin is empty, and relays take its output, also when nobody here does any
       more, see ``execo.transports.detached``; not with ``pty``
+    :param relayed: the command sees to that itself, once it has read its first words from stdin
     :param target: the host to run it on; None = this machine
     :param become: whom to run it as, for the transport ``become``; None = who logs in
     :param secret_env: variables to set, too, that nobody else gets to see; for the transports
@@ -211,6 +219,7 @@ class Exec:
     detach: bool = False
     target: Target | None = None
     relay: bool = False
+    relayed: bool = False
     become: Become | None = None
     secret_env: Mapping[str, str] | None = field(default=None, repr=False)
     through: str = ""
@@ -326,6 +335,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End what runs and give everything back. At exit, from the main thread."""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is one of this machine alone; False for a name."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def not_supported(transport: str, request: Request) -> NotSupported:

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from paramiko.message import Message
 
+from .questions import NoAnswer
+
 __all__ = [
     "CERTIFICATE",
     "KeyFile",
@@ -47,7 +49,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 
 
-class LoginProblem(Exception):
+class LoginProblem(NoAnswer):
     """Why something cannot be used to log in. For messages: it names no secret."""
 
 

@@ -174,7 +174,7 @@ class OpenSshTransport:
         channel.admit(log_file, follows=able.tells)
         argv = self._words(channel, request.pty, log_file, able, text)
         # With relays the ssh need not stay for the command to live.
-        detach = request.detach and not request.relay
+        detach = request.detach and not (request.relay or request.relayed)
         return Exec(argv, pty=request.pty, kill_timeout=_LAST_WAIT, detach=detach)
 
     def _words(

@@ -423,7 +423,8 @@ class OpenSshChannel:
 
     def _left_alone(self) -> bool:
         """True if its ssh goes with the script, and it runs on."""
-        if not (self.transport.closed and self.request.relay and self.started):
+        relayed = self.request.relay or self.request.relayed
+        if not (self.transport.closed and relayed and self.started):
             return False
         self._told = True
         self._ended()

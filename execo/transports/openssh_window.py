@@ -6,7 +6,6 @@ A stock sshd drops connections at random from the eleventh on that has not logge
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Protocol
 
 from execo._core.loop import Loop
 
-from .base import Target
+from .base import Target, is_loopback
 
 __all__ = ["EACH", "TOTAL", "Entrant", "Window"]
 
@@ -133,9 +132,4 @@ class Window:
 
 
 def _key(target: Target) -> tuple[str, int | None]:
-    try:
-        if ipaddress.ip_address(target.address).is_loopback:
-            return "localhost", target.port
-    except ValueError:
-        pass  # a name
-    return target.address, target.port
+    return "localhost" if is_loopback(target.address) else target.address, target.port

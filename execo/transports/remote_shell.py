@@ -174,7 +174,7 @@ def command_text(
     if plain and (isinstance(command, str) or not any("\n" in word for word in words)):
         text = command if isinstance(command, str) else join(command)
         return text if mark is None else f"{mark.export} {text}"
-    script = (DETACHED if relay else "") + _enter(cwd) + _run(command, settings)
+    script = script_text(command, cwd=cwd, env=env, relay=relay)
     if "\n" in script:
         # What quote() cannot take, /bin/sh decodes. A script does not end with a line feed,
         # so that $(...) drops none.
@@ -192,6 +192,7 @@ def script_text(
     *,
     cwd: str | None = None,
     env: Mapping[str, str | None] | None = None,
+    relay: bool = False,
 ) -> str:
     """What a script for /bin/sh does to become a command: see :func:`command_text`, whose scripts
     do the same behind the mark.
@@ -203,7 +204,7 @@ def script_text(
         raise ValueError("a command needs at least one word")
     for word in words:
         _no_nul(word, "the command")
-    return _enter(cwd) + _run(command, _env_words(env or {}))
+    return (DETACHED if relay else "") + _enter(cwd) + _run(command, _env_words(env or {}))
 
 
 def _env_words(env: Mapping[str, str | None]) -> list[str]:

@@ -177,8 +177,7 @@ class Methods:
 
     def _may_tell(self, method: str) -> bool:
         """Whether secrets may go to this host; goes on without if they may not."""
-        options = self._target.options
-        if options.host_key_policy != "off" or options.policy_chosen or self._is_here():
+        if self._target.options.trust_decided or self._is_here():
             return True
         self._done_with.add(method)
         self._note(

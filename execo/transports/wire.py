@@ -9,13 +9,14 @@ bounded by the windows of the channels.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import threading
 import time
 from typing import Protocol
 
 from execo._core.loop import Loop, owned
+
+from .base import is_loopback
 
 __all__ = ["AnyWire", "Wire"]
 
@@ -97,9 +98,8 @@ class Wire:
     def is_loopback(self) -> bool:
         """The other side is this machine."""
         try:
-            peer = self._sock.getpeername()
-            return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
-        except (OSError, ValueError, AttributeError, IndexError, TypeError):
+            return is_loopback(self._sock.getpeername()[0])
+        except (OSError, AttributeError, IndexError, TypeError):
             return False  # over, or no socket of a network
 
     # -- what paramiko calls --------------------------------------------------------------------

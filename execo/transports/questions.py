@@ -1,0 +1,125 @@
+"""The functions that a user gives in place of a secret: how they are called, and what is kept.
+
+One at a time in the whole process, so that prompts do not mix, on a thread for user code. What was
+answered is remembered in memory alone, for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from execo._core.runtime import Runtime
+
+__all__ = ["NoAnswer", "Questions", "call", "call_for_text"]
+
+KEPT = 2.0
+"""Seconds in which a question that had no good answer is not asked again: the hosts that are
+reached at the same time do not ask one after the other."""
+
+
+class NoAnswer(Exception):
+    """Why a question has no answer. For messages: it names no secret."""
+
+
+def call(name: str, ask: Callable[..., Any], *args: Any) -> Any:
+    """What the user's function gives.
+
+    :param name: how the user knows it
+    :raises NoAnswer: if it raises, whatever it is: sys.exit() must not take a thread along
+    """
+    try:
+        return ask(*args)
+    except BaseException as exc:
+        raise NoAnswer(f"the function {name!r} raised {type(exc).__name__}: {exc}") from exc
+
+
+def call_for_text(name: str, ask: Callable[..., Any], *args: Any) -> str | None:
+    """The same, for what gives a text or None.
+
+    :raises NoAnswer: if it raises, or gives something else, which is not shown
+    """
+    text = call(name, ask, *args)
+    if text is not None and not isinstance(text, str):
+        raise NoAnswer(f"the function {name!r} gave a {type(text).__name__}, not a string")
+    return text
+
+
+class Questions:
+    """Asks each question once, and keeps the answer. All on the I/O thread.
+
+    :param problem: what those who ask are given where there is no answer
+    """
+
+    def __init__(self, runtime: Runtime, problem: type[NoAnswer] = NoAnswer) -> None:
+        self._runtime = runtime
+        self._problem = problem
+        self._answers: dict[Hashable, Any] = {}
+        self._problems: dict[Hashable, tuple[float, NoAnswer]] = {}
+        self._waiting: dict[Hashable, list[Callable[[Any], object]]] = {}
+
+    def submit(self, function: Callable[[], object]) -> None:
+        """Call it when it is its turn; what comes of it is its own business."""
+        self._runtime.questions.submit(function)
+
+    def has(self, key: Hashable) -> bool:
+        """Whether the answer that is kept as ``key`` is known."""
+        return key in self._answers
+
+    def forget(self, key: Hashable, answer: object) -> None:
+        """This answer was wrong: who comes later asks anew."""
+        if key in self._answers and self._answers[key] == answer:
+            del self._answers[key]
+
+    def ask(
+        self,
+        question: Hashable,
+        on_answer: Callable[[Any], object],
+        function: Callable[..., Any],
+        *args: Any,
+        kept_as: Hashable = None,
+        nobody: bool = False,
+    ) -> None:
+        """Call ``on_answer`` with what ``function(*args)`` gives, or with the problem if it raises.
+        It may block. It is called once for all who ask at the same time, and not at all if
+        the answer is known.
+
+        :param kept_as: the key of the answer; None = the question
+        :param nobody: no human is asked: it need not wait for other questions
+        """
+        key = question if kept_as is None else kept_as
+        if key in self._answers:
+            on_answer(self._answers[key])
+            return
+        until, problem = self._problems.get(question, (0.0, None))
+        if problem is not None and time.monotonic() < until:
+            self._problems[question] = (time.monotonic() + KEPT, problem)
+            on_answer(problem)
+            return
+        waiting = self._waiting.setdefault(question, [])
+        waiting.append(on_answer)
+        if len(waiting) == 1:
+            submit = self._runtime.workers.submit if nobody else self._runtime.questions.submit
+            submit(self._run, question, key, function, *args)
+
+    def _run(
+        self, question: Hashable, key: Hashable, function: Callable[..., Any], *args: Any
+    ) -> None:
+        result: Any
+        try:
+            result = function(*args)
+        except NoAnswer as exc:
+            result = exc if isinstance(exc, self._problem) else self._problem(str(exc))
+        except Exception as exc:  # noqa: BLE001 - whatever it is: those who wait must hear of it
+            result = self._problem(f"{type(exc).__name__}: {exc}")
+        self._runtime.loop.call_soon(self._have, question, key, result)
+
+    def _have(self, question: Hashable, key: Hashable, result: Any) -> None:
+        if isinstance(result, NoAnswer):
+            self._problems[question] = (time.monotonic() + KEPT, result)
+        else:
+            self._answers[key] = result
+            self._problems.pop(question, None)
+        for on_answer in self._waiting.pop(question, ()):
+            on_answer(result)
