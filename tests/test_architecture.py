@@ -151,8 +151,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
     "transports.openssh_words": SEAM | rooms("transports.ssh_messages"),
+    "transports.openssh_pulse": SEAM,
     "transports.openssh_master": SEAM | rooms(
-        "transports.openssh_window transports.remote_shell transports.ssh_messages"
+        "transports.openssh_pulse transports.openssh_window transports.remote_shell"
+        " transports.ssh_messages"
     ),
     "transports.openssh_masters": SEAM | rooms(
         "transports.openssh_folder transports.openssh_master transports.openssh_window"
