@@ -445,8 +445,9 @@ LEAVES_FOLDER = """
 import os, signal, sys
 from execo.transports.openssh_folder import LogFolder
 folder = LogFolder()
-print(os.path.dirname(folder.file(1)), flush=True)
-child = os.fork()
+path = os.path.dirname(folder.file(1))
+if not os.fork():
+    print(path, flush=True)  # the child: it has given up what it inherited
 sys.stdin.read()
 """
 

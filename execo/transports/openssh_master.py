@@ -32,6 +32,7 @@ __all__ = ["Client", "OpenSshMaster"]
 GRACE = 120.0
 """Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
 
+_SETTLED = 1.0
 _MESSAGES = 65536
 
 
@@ -82,6 +83,8 @@ class OpenSshMaster:
         self._channel: Channel | None = None
         self._pulse = Pulse(masters.loop, path, self._stopped)
         self._began = 0.0
+        self._listens = 0.0  # since when
+        self._opened = False  # it has opened a session
         self._ended = False
         self._killed = False
         self._line = b""
@@ -169,6 +172,11 @@ class OpenSshMaster:
     # -- in the window --------------------------------------------------------------------------
 
     def set_up(self) -> bool:
+        # It listens as soon as we are let in, and a busy sshd counts us (MaxStartups) a little
+        # longer: until it opens a session, for sure.
+        since = time.monotonic() - (self._listens or time.monotonic())
+        if self._opened or since > _SETTLED:
+            return True
         return bool(self._began) and time.monotonic() - self._began > GRACE
 
     # -- the sink of its ssh --------------------------------------------------------------------
@@ -221,18 +229,13 @@ class OpenSshMaster:
                 self._text.append(line)
             return
         event, channel, text = found
-        if event is MasterEvent.LISTENS:
-            if self._state is _State.COMING:
-                self._state = _State.READY
-                self._masters.ready(self)
-        elif event is MasterEvent.CANNOT_LISTEN:
-            self._text.append(line)
-            if self._state is _State.COMING and not self._cannot_listen:
-                self._cannot_listen = True
-                assert self._channel is not None
-                self._channel.send_signal(signal.SIGTERM)
+        if event in (MasterEvent.LISTENS, MasterEvent.CANNOT_LISTEN):
+            self._hear_whether_it_listens(event, line)
         elif event is MasterEvent.SESSION:
             self._session = channel
+            if not self._opened:
+                self._opened = True
+                self._masters.settled(self)
             self._numbers.pop(channel, None)  # of the one before
         elif event is MasterEvent.COMMAND:
             marked = self._marked.search(text)
@@ -243,6 +246,20 @@ class OpenSshMaster:
             self._masters.refused(self)
         elif channel in self._numbers:
             self._masters.tell(self, self._numbers[channel], event)
+
+    def _hear_whether_it_listens(self, event: MasterEvent, line: str) -> None:
+        if event is MasterEvent.CANNOT_LISTEN:
+            self._text.append(line)
+        if self._state is not _State.COMING or self._cannot_listen:
+            return
+        if event is MasterEvent.LISTENS:
+            self._state = _State.READY
+            self._listens = time.monotonic()
+            self._masters.ready(self)
+        else:
+            self._cannot_listen = True
+            assert self._channel is not None
+            self._channel.send_signal(signal.SIGTERM)
 
     def _too_late(self, limit: float) -> None:
         if self._state is _State.COMING and not self._ended:

@@ -215,7 +215,6 @@ class Masters:
 
     def ready(self, master: OpenSshMaster) -> None:
         """``master`` listens."""
-        self._transport.window.leave(master)
         with self._lock:
             site = self._sites[master.target]
             seated = self._seat(site)
@@ -223,6 +222,10 @@ class Masters:
             self._start(seated, ())
         else:
             self._fell_idle(master)
+
+    def settled(self, master: OpenSshMaster) -> None:
+        """The host of ``master`` has opened a session: its set-up is over for both sides."""
+        self._transport.window.leave(master)
 
     def tell(self, master: OpenSshMaster, number: int, event: MasterEvent) -> None:
         """Pass on what ``master`` says of a command."""
