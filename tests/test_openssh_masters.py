@@ -378,6 +378,33 @@ def with_word(part: str) -> list[str]:
     return found
 
 
+DETACHES = """
+import sys
+from execo import Host, Remote
+address, user, keyfile, port = sys.argv[1:]
+hosts = [Host(address, user, keyfile, int(port))] * 12
+# More than may connect at a time.
+Remote("echo x >> started; sleep 1; echo x >> ended", hosts, {"transport": "openssh"},
+       process_args={"detach": True}).start()
+"""
+
+
+def test_what_is_detached_at_the_last_line_of_a_script_runs(host: Host) -> None:
+    assert run(host, "rm -f started ended; true").ok
+    where = [host.address, str(host.user), str(host.keyfile), str(host.port)]
+    script = subprocess.run(
+        [sys.executable, "-c", DETACHES, *where],
+        cwd=ROOT,
+        check=True,
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert script.stderr == ""
+    until(lambda: run(host, "cat ended").stdout == "x\n" * 12)
+    assert run(host, "cat started").stdout == "x\n" * 12
+
+
 # -- each its own ---------------------------------------------------------------------------------
 
 

@@ -122,6 +122,16 @@ class OpenSshChannel:
         """True once ssh has written that the command has exited: its output may be held open."""
         return self.record.read().exited
 
+    @property
+    def taken(self) -> bool:
+        """The host has taken it, as far as can be seen, or it is over. Of one whose ssh stays when
+        the script ends: that runs."""
+        if not self.unfinished or self.seen or (self.started and not self.request.relay):
+            return True
+        if self.record.follows:
+            return self.record.read().accepted
+        return self.start_date is not None and time.time() - self.start_date > _SETTLED
+
     # -- starting -------------------------------------------------------------------------------
 
     def open(self) -> None:
