@@ -312,7 +312,8 @@ class OpenSshTransport:
 
     def _let_detached_start(self) -> None:
         """Block until the hosts have taken the commands that are to be left alone, but not for
-        long, nor after a Ctrl-C: their ssh, or their connection, ends with this script."""
+        long, nor after a Ctrl-C: what waits for a slot is given up then, an ssh with relays ends
+        with this script, and another one finds no folder for its messages any more."""
 
         def starting() -> list[OpenSshChannel]:
             with self._lock:

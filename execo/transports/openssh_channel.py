@@ -124,9 +124,8 @@ class OpenSshChannel:
 
     @property
     def taken(self) -> bool:
-        """The host has taken it, as far as can be seen, or it is over. Of one whose ssh stays when
-        the script ends: that runs."""
-        if not self.unfinished or self.seen or (self.started and not self.request.relay):
+        """The host has taken it, as far as can be seen, or it is over."""
+        if not self.unfinished or self.seen:
             return True
         if self.record.follows:
             return self.record.read().accepted
