@@ -154,8 +154,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.openssh_window": SEAM,
     "transports.openssh_folder": SEAM,
     "transports.openssh_words": SEAM | rooms("transports.ssh_messages"),
+    "transports.openssh_pulse": SEAM,
     "transports.openssh_master": SEAM | rooms(
-        "transports.openssh_window transports.remote_shell transports.ssh_messages"
+        "transports.openssh_pulse transports.openssh_window transports.remote_shell"
+        " transports.ssh_messages"
     ),
     "transports.openssh_masters": SEAM | rooms(
         "transports.openssh_folder transports.openssh_master transports.openssh_window"
@@ -165,12 +167,15 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         "transports.openssh_master transports.remote_shell transports.ssh_messages"
     ),
     "transports.openssh_input": SEAM,
+    "transports.openssh_record": SEAM | rooms("transports.ssh_messages"),
+    "transports.openssh_seat": SEAM | rooms("transports.ssh_messages"),
     "transports.openssh_signals": SEAM | rooms(
         "transports.openssh_guard transports.ssh_messages"
     ),
     "transports.openssh_channel": SEAM | rooms(
         "transports.openssh_guard transports.openssh_input transports.openssh_master"
-        " transports.openssh_signals transports.ssh_messages"
+        " transports.openssh_record transports.openssh_seat transports.openssh_signals"
+        " transports.ssh_messages"
     ),
     "transports.openssh":    SEAM | rooms(
         "transports transports.openssh_channel transports.openssh_folder transports.openssh_guard"
@@ -258,6 +263,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
+    "transports.openssh_seat": rooms("transports.openssh_channel"),
     "transports.openssh_signals": rooms("transports.openssh_channel"),
     "transports.openssh_master": rooms("transports.openssh_masters"),
     "transports.openssh_masters": rooms("transports.openssh"),

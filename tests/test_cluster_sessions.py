@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,6 +102,22 @@ def test_the_end_of_the_output_does_not_wait_for_the_exit(
     assert not channel.exit_status_ready()
     channel.sendall(b"go\n")
     assert channel.recv_exit_status() == 7
+
+
+def test_the_exit_status_comes_before_the_end_of_the_channel(cluster: Cluster) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="execo-test-"))  # short, for a socket
+    shared = str(folder / "m")
+    config = str(cluster.folder / "ssh_config")
+    words = ["ssh", "-F", config, "-M", "-N", "-S", shared, "host1"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as master:
+        try:
+            wait_until(lambda: os.path.exists(shared))
+            # Both directions have ended, so the master closes the channel, and waits for the rest.
+            done = ssh(cluster, "-S", shared, "host1", "exec >&- 2>&-; sleep 0.5; exit 7")
+            assert done.returncode == 7
+        finally:
+            master.terminate()
+    folder.rmdir()
 
 
 def test_the_environment_is_that_of_a_login(

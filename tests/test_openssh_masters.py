@@ -21,7 +21,7 @@ from execo._core.runtime import get_runtime
 from execo.config import make_connection_params
 from execo.connection import connection_to
 from execo.errors import Reason
-from execo.transports import openssh_folder
+from execo.transports import openssh_folder, openssh_master, openssh_pulse
 from execo.transports.base import ConnectionOptions, Exec, Target
 from execo.transports.openssh_folder import LogFolder
 from execo.transports.openssh_words import Abilities, client_words, master_words, unshared
@@ -214,6 +214,80 @@ def test_a_frozen_master_is_given_up_after_kill(host: Host) -> None:
     os.kill(master._channel.pid, signal.SIGCONT)
 
 
+def test_a_master_that_froze_while_idle_is_replaced(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openssh_pulse, "QUIET", 0.0)
+    params = {"connect_timeout": None, "guard": False}
+    assert run(host, "rm -f frozen; true", params).ok
+    (master,) = masters()
+    os.kill(master._channel.pid, signal.SIGSTOP)
+    # No limit of theirs, and none of ssh's, would end these.
+    remote = Remote("echo ran >> frozen", [host] * 3, {**OPENSSH, **params}).run(TIMEOUT)
+    assert remote.finished_ok
+    assert run(host, "cat frozen", params).stdout == "ran\n" * 3
+    assert master.over
+
+
+def test_an_idle_master_that_answers_stays(
+    host: Host, sshd: RealSshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openssh_pulse, "QUIET", 0.0)
+    monkeypatch.setattr(openssh_pulse, "ANSWERS_WITHIN", 1.0)
+    before = logins(sshd)
+    assert [run(host, "sleep 0.5; echo on").stdout for _ in range(4)] == ["on\n"] * 4
+    assert logins(sshd) == before + 1
+
+
+def test_commands_on_a_master_that_freezes_are_lost_in_time(host: Host) -> None:
+    params = {"keepalive": 0.5, "guard": False}
+    processes = [on(host, "echo ready; sleep 1000; true", params).start() for _ in range(3)]
+    until(lambda: all(process.stdout for process in processes))
+    (master,) = masters()
+    os.kill(master._channel.pid, signal.SIGSTOP)
+    for process in processes:
+        process.wait(TIMEOUT)
+    # Without a guard they run on.
+    assert run(host, "pkill -f '[s]leep 1000'; echo on", params).stdout == "on\n"
+    for process in processes:
+        assert process.reason is Reason.CONNECT
+        assert "does not answer" in process.message
+
+
+def test_silent_commands_of_a_master_that_runs_are_not_lost(host: Host) -> None:
+    params = {"keepalive": 0.1, "guard": False}
+    assert run(host, "sleep 2; echo on", params).stdout == "on\n"
+
+
+def test_sessions_of_killed_commands_say_nothing_of_the_limit(stock_sshd: RealSshd) -> None:
+    transports.close_idle()
+    host = stock_sshd.hosts(1)[0]
+    params = {"guard": False}
+    remote = Remote("echo ready; sleep 1000; true", [host] * 10, {**OPENSSH, **params})
+    for process in remote.processes:
+        process.ignore_error = process.nolog_error = True
+        process.ignore_exit_code = process.nolog_exit_code = True
+    remote.start()
+    until(lambda: all(process.stdout for process in remote.processes))
+    # Nobody there signals them: they run on, and the host counts their sessions.
+    remote.kill().wait(TIMEOUT)
+    assert run(host, "echo on", params).stdout == "on\n"
+    before = logins(stock_sshd)
+    assert [run(host, "echo on", params).stdout for _ in range(3)] == ["on\n"] * 3
+    assert logins(stock_sshd) == before + 1
+    assert run(host, "pkill -f '[s]leep 1000'; true", params).ok
+    transports.close_idle()
+
+
+def test_a_host_that_answers_and_then_stalls(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openssh_master, "GRACE", 0.2)
+    params = {**OPENSSH, **stub.make("stalls"), "connect_timeout": 1}
+    remote = Remote("true", ["web1"] * 3, params, process_args={"nolog_error": True}).run(TIMEOUT)
+    for process in remote.processes:
+        assert process.reason is Reason.CONNECT
+        assert "has not let us in" in process.message
+
+
 def test_a_connection_that_nobody_uses_is_closed(host: Host) -> None:
     target = connection_to(host, make_connection_params(OPENSSH))[1]
     target = replace(target, options=replace(target.options, idle_limit=0.2, guard=False))
@@ -302,6 +376,35 @@ def with_word(part: str) -> list[str]:
         if words[0] == "ssh" and any(part in word for word in words):
             found.append(" ".join(words))
     return found
+
+
+DETACHES = """
+import sys
+from execo import Host, Remote, configuration
+address, user, keyfile, port, detach = sys.argv[1:]
+configuration["kill_childs_at_end"] = bool(detach)
+hosts = [Host(address, user, keyfile, int(port))] * 12
+# More than may connect at a time.
+Remote("echo x >> started; sleep 1; echo x >> ended", hosts, {"transport": "openssh"},
+       process_args={"detach": True} if detach else {}).start()
+"""
+
+
+@pytest.mark.parametrize("detach", ["yes", ""])
+def test_what_is_detached_at_the_last_line_of_a_script_runs(host: Host, detach: str) -> None:
+    assert run(host, "rm -f started ended; true").ok
+    where = [host.address, str(host.user), str(host.keyfile), str(host.port), detach]
+    script = subprocess.run(
+        [sys.executable, "-c", DETACHES, *where],
+        cwd=ROOT,
+        check=True,
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert script.stderr == ""
+    until(lambda: run(host, "cat ended").stdout == "x\n" * 12)
+    assert run(host, "cat started").stdout == "x\n" * 12
 
 
 # -- each its own ---------------------------------------------------------------------------------
@@ -401,6 +504,21 @@ def test_a_client_can_connect_nowhere_by_itself() -> None:
     assert words[-5:] == ("-E", "/log", "--", "web1", "x")
 
 
+def test_a_silent_host_is_asked_as_the_parameters_say() -> None:
+    def asked(**options: Any) -> set[str]:
+        words = master_words(
+            Target("web1", options=ConnectionOptions(**options)), Abilities(), "/m"
+        )
+        return {word for word in words if word.startswith("ServerAlive")}
+
+    assert asked() == {"ServerAliveInterval=30", "ServerAliveCountMax=3"}
+    assert asked(keepalive=6.5, keepalive_count=2) == {
+        "ServerAliveInterval=7",
+        "ServerAliveCountMax=2",
+    }
+    assert "ServerAliveInterval=0" in asked(keepalive=None)
+
+
 def test_a_master_shares_whatever_the_files_say() -> None:
     options = ConnectionOptions(ssh_options=("-o", "BatchMode=no"))
     words = master_words(Target("web1", options=options), Abilities(), "/s/m1")
@@ -442,6 +560,7 @@ case $kind-WAY in
 master-fails) fail 'MESSAGE' ;;
 master-cannot) fail "ControlSocket $socket already exists, disabling multiplexing" ;;
 master-odd) exit 3 ;;
+master-stalls) exec sleep 1000 ;;
 master-*) : >"$socket"; echo "$listen" >&2; exec sleep 1000 ;;
 client-refuses) fail 'mux_client_request_session: session request failed: Session open refused' ;;
 client-gone) fail "Control socket connect($socket): Connection refused" ;;

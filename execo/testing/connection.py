@@ -41,9 +41,9 @@ _CONNECT_TIMEOUT = 10.0
 class Connection(paramiko.Transport):
     """paramiko's server side, which follows OpenSSH's sshd where that says more.
 
-    Two of paramiko's private places are used: the table of channel messages, to honour "signal"
-    requests, to reply before a command's output and to know closed channels; and the queue of
-    accepted channels, which would only grow.
+    Some of paramiko's private places are used: the table of channel messages, to honour "signal"
+    requests, to reply before a command's output and to close a channel after its command; and the
+    queue of accepted channels, which would only grow.
 
     :param wire: its socket
     :param settings: those of the cluster
@@ -103,9 +103,19 @@ class Connection(paramiko.Transport):
             session.begin()
 
     def _channel_close(self, channel: paramiko.Channel, message: paramiko.Message) -> None:
-        paramiko.Channel._handle_close(channel, message)  # type: ignore[attr-defined]
+        # paramiko's own answers at once, and a client takes no exit status after the answer.
+        ours: Any = channel
+        with ours.lock:
+            answers = ours._close_internal()
+        self._unlink_channel(channel.get_id())  # type: ignore[attr-defined]
+
+        def answer() -> None:
+            for one in answers:
+                if one is not None:
+                    self._send_user_message(one)  # type: ignore[attr-defined]
+
         self._open.pop(channel.get_id(), None)
-        self._may.closed(channel.get_id())
+        self._may.closed(channel.get_id(), answer)
 
     def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
         # paramiko itself keeps weak references: an unused channel would close itself.
@@ -131,16 +141,19 @@ class _Permissions(paramiko.ServerInterface):
         self.sessions: dict[int, Session] = {}
         self.targets: dict[int, socket.socket] = {}
 
-    def closed(self, chanid: int) -> None:
+    def closed(self, chanid: int, answer: Callable[[], object]) -> None:
         """The client has closed a channel: its session is free for another one."""
         session = self.sessions.pop(chanid, None)
-        if session is not None:
-            session.hang_up()
+        if session is None:
+            answer()
+        else:
+            session.close(answer)
 
     def hang_up(self) -> None:
         """The connection is gone."""
-        for chanid in list(self.sessions):
-            self.closed(chanid)
+        for session in self.sessions.values():
+            session.hang_up()
+        self.sessions.clear()
         for target in self.targets.values():
             target.close()
 

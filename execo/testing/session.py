@@ -48,7 +48,8 @@ class Session:
     As in OpenSSH 9.2's sshd: the exit status is sent when the command itself has exited, the end
     of the output when the last process that holds it has closed it, and then the channel is
     closed. A client that is gone takes the pipes away, and the command runs on; a terminal is
-    hung up.
+    hung up. One that has closed the channel, which ssh does when both directions have ended, is
+    told the exit status before the channel is closed here.
 
     :param settings: those of the cluster
     :param home: the command's HOME and folder
@@ -67,6 +68,9 @@ class Session:
         self._begun = False
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._outputs_closed = threading.Event()
+        self._lock = threading.Lock()
+        self._exit_told = False
+        self._close: Callable[[], object] | None = None
         self._threads: dict[str, threading.Thread] = {}
 
     # -- what the client asks: the connection's thread ----------------------------------------
@@ -124,6 +128,16 @@ class Session:
         """Signal the command and all that it started in its session, as sshd does."""
         if name in _ACCEPTED and self._popen is not None:
             self._signal_group(signal.Signals[f"SIG{name}"])
+
+    def close(self, answer: Callable[[], object]) -> None:
+        """The client has closed the channel. ``answer`` closes it for the client, which hears of
+        nothing after that: an exit status comes first."""
+        self.hang_up()
+        with self._lock:
+            if self._popen is not None and not self._exit_told:
+                self._close = answer
+                return
+        answer()
 
     def hang_up(self) -> None:
         """The channel is gone. Also from the thread of the connection that has ended."""
@@ -194,6 +208,12 @@ class Session:
                 self._channel.send_exit_status(code)
             else:
                 self._send_exit_signal(-code)
+        with self._lock:
+            self._exit_told = True
+            close = self._close
+        if close is not None:
+            with contextlib.suppress(*LOST):
+                close()
 
     def _send_exit_signal(self, number: int) -> None:
         try:

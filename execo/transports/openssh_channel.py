@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import replace
@@ -14,8 +13,10 @@ from .base import Channel, Exec, Sink, Target
 from .openssh_guard import OpenSshGuard
 from .openssh_input import Input
 from .openssh_master import GRACE, OpenSshMaster
+from .openssh_record import Record
+from .openssh_seat import Seat
 from .openssh_signals import Signals
-from .ssh_messages import SSH_FAILED, MasterEvent, SshLog, failure, place, read_log
+from .ssh_messages import SSH_FAILED, MasterEvent, failure, place
 
 if TYPE_CHECKING:
     from .openssh import OpenSshTransport
@@ -27,10 +28,6 @@ _ENDS_WITHIN = 10.0
 _GUARD_AFTER = 0.1
 _DRAIN = 1.0
 _TAIL = 1024
-_MASTER_LOOK = 0.02
-_MASTER_LOOKS = 50
-_PATIENCE = 60.0
-_TAIL_OF_A_LOST_MASTER = "read from master failed"
 
 
 class OpenSshChannel:
@@ -40,9 +37,7 @@ class OpenSshChannel:
     ssh runs: when the command itself does is not seen. Its exit is seen when nothing on the host
     holds its output open any more, as with every ssh.
 
-    With a ``master`` its ssh is a client of it. One that ends without having been sent has
-    certainly not run: it is started once more, with a connection of its own. Until it is known
-    that it was sent, its input is kept, and what its ssh tells of an end is held.
+    With a ``master`` its ssh is a client of it, see :class:`~execo.transports.openssh_seat.Seat`.
     """
 
     pid: int | None = None
@@ -56,8 +51,9 @@ class OpenSshChannel:
         self.number = number
         self.transport = transport
         self.master: OpenSshMaster | None = None
-        self.log_file = ""
-        self.follows = False  # it is told of the command's start and exit, see ssh_messages.FOLLOW
+        self.record = Record()
+        self.input = Input(transport.loop, request.pty)
+        self.seat = Seat(self)
         self.unfinished = True  # its ssh has neither ended nor failed
         self.started = False
         self.given_up = False
@@ -66,10 +62,8 @@ class OpenSshChannel:
         self.signals = Signals(self)
         self._opened = time.monotonic()
         self._queued = 0.0  # seconds until its ssh could be started
-        self._log_seen = 0  # how long its log was at the last look
         self._loop = transport.loop
         self._sink = sink
-        self._input = Input(self._loop, request.pty)
         self._local: Channel | None = None
         self._refused = False
         self._forgotten = False
@@ -80,13 +74,6 @@ class OpenSshChannel:
         self._told = False
         self._eofs: set[int] = set()
         self._tail = b""  # of stderr
-        # What its master says of it, when it was started, and what waits for the master's word.
-        self._heard = SshLog()
-        self._heard_at = 0.0
-        self._client_since = 0.0
-        self._held: list[tuple[int, OSError | None]] = []
-        self._held_error: OSError | None = None
-        self._looks = 0
 
     # -- what is known of it --------------------------------------------------------------------
 
@@ -116,11 +103,6 @@ class OpenSshChannel:
         return (None, None, None) if self._local is None else self._local.descriptors
 
     @property
-    def command_exited(self) -> bool:
-        """True once ssh has written that the command has exited: its output may be held open."""
-        return self.read_log().exited
-
-    @property
     def ending(self) -> bool:
         """It was told to end."""
         return self.signals.ending is not None or self.hung_up
@@ -133,7 +115,21 @@ class OpenSshChannel:
     @property
     def opened(self) -> bool:
         """Its master was about to send it."""
-        return self._heard.accepted
+        return self.record.sent
+
+    @property
+    def command_exited(self) -> bool:
+        """True once ssh has written that the command has exited: its output may be held open."""
+        return self.record.read().exited
+
+    @property
+    def taken(self) -> bool:
+        """The host has taken it, as far as can be seen, or it is over."""
+        if not self.unfinished or self.seen:
+            return True
+        if self.record.follows:
+            return self.record.read().accepted
+        return self.start_date is not None and time.time() - self.start_date > _SETTLED
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -145,8 +141,7 @@ class OpenSshChannel:
         """It is going to be started."""
         if not self.started:
             self._queued = time.monotonic() - self._opened
-        self.log_file = log_file
-        self.follows = follows
+        self.record.begin(log_file, follows=follows, by_master=self.master is not None)
 
     def refuse(self, error: ProcessError) -> None:
         """It will not be started."""
@@ -156,10 +151,10 @@ class OpenSshChannel:
     # -- asked by the process: the I/O thread ---------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        self._input.put(data)
+        self.input.put(data)
 
     def close_stdin(self) -> None:
-        self._input.put(None)
+        self.input.put(None)
 
     def pause(self) -> None:
         self._paused = True
@@ -205,7 +200,7 @@ class OpenSshChannel:
             hard = number == signal.SIGKILL
             self._local.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
         elif self.transport.give_up(self):
-            self._release(SSH_FAILED)  # between two starts
+            self.release(SSH_FAILED)  # between two starts
 
     # -- its connection -------------------------------------------------------------------------
 
@@ -214,17 +209,10 @@ class OpenSshChannel:
         since = 0.0 if self.start_date is None else time.time() - self.start_date
         if not self.started or since > GRACE:
             return since > GRACE
-        if not self.follows:
+        if not self.record.follows:
             done = since >= _SETTLED
         else:
-            try:
-                size = os.stat(self.log_file).st_size
-            except OSError:
-                return False  # ssh has not made it yet
-            if size == self._log_seen:
-                return False
-            self._log_seen = size
-            done = self.read_log().accepted
+            done = self.record.grown() and self.record.read().accepted
         if done:
             self._connected()
         return done
@@ -251,67 +239,21 @@ class OpenSshChannel:
     def lose(self, error: ProcessError) -> None:
         """Its host is lost: that is what its end will say."""
         self._lost = error
-        if self.master is not None:
-            self.transport.masters.suspect(self.master, 0.0)
+        self.seat.suspect()
 
     # -- its master -----------------------------------------------------------------------------
 
     def heard(self, event: MasterEvent) -> None:
-        self._heard_at = time.time()
-        if event is MasterEvent.COMMAND:
-            self._heard = replace(self._heard, accepted=True)
-            self._input.settle()
-            self._tell_held()
-        elif event is MasterEvent.ACCEPTED:
+        self.record.hear(event)
+        self.seat.heard(event)
+        if event is MasterEvent.ACCEPTED:
             self._connected()
-        else:
-            died = event is MasterEvent.DIED
-            self._heard = replace(self._heard, exited=True, by_signal=died)
 
-    def _look_opened(self, since: float) -> None:
-        master = self.master
-        waits = self.unfinished and self._holds() and since == self._client_since
-        if waits and master is not None:
-            self.transport.masters.suspect(master, since)
-            self._loop.call_later(self._patience(), self._look_opened, since)
-
-    def _patience(self) -> float:
-        timeout = self.target.options.connect_timeout
-        return _PATIENCE if timeout is None else max(1.0, timeout)
-
-    def _tell_held(self) -> None:
-        held, self._held = self._held, []
-        for stream, error in held:
-            self.on_eof(stream, error)
-        wrong, self._held_error = self._held_error, None
-        if wrong is not None:
-            self._sink.on_write_error(wrong)
-
-    def _holds(self) -> bool:
-        """True while it may have to be started once more."""
-        return self.master is not None and not self.opened and not self.hung_up
-
-    def _judge(self, status: int) -> None:
-        """Its ssh has failed. Its master tells why: whether it was sent, and has exited."""
-        master = self.master
-        assert master is not None
-        self._looks += 1
-        sent = self.opened or _TAIL_OF_A_LOST_MASTER in self._log_text()
-        if sent and not (self._heard.exited or master.over) and self._looks < _MASTER_LOOKS:
-            self._loop.call_later(_MASTER_LOOK, self._judge, status)
-            return
-        if self.opened or self.hung_up or (sent and not master.over):
-            self._release(status)
-            return
-        # The master writes of a command before it sends it, so this one was not sent, and will not
-        # be: it was refused, or the master is no more.
-        self.transport.masters.leave(self)
-        self.master = None
+    def start_again(self) -> None:
+        """It was not sent, and has lost its place."""
         self._local = None
-        self._held.clear()
-        self._held_error = None
-        self._input.disconnect()
-        self._unlink_log()
+        self.input.disconnect()
+        self.record.end()
         self.transport.again(self)
 
     # -- the sink of the local ssh --------------------------------------------------------------
@@ -321,11 +263,8 @@ class OpenSshChannel:
 
     def on_start(self) -> None:
         assert self._local is not None
-        self._input.connect(self._local)
-        if self.master is not None:
-            self._input.keep()
-            self._client_since = time.monotonic()
-            self._loop.call_later(self._patience(), self._look_opened, self._client_since)
+        self.input.connect(self._local)
+        self.seat.started()
         again, self.started = self.started, True
         if not again:
             self._sink.on_start()
@@ -350,8 +289,8 @@ class OpenSshChannel:
             self._sink.on_data(stream, data)
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
-        if self._holds():
-            self._held.append((stream, error))
+        if self.seat.holds:
+            self.seat.hold_end(stream, error)
             return
         self._eofs.add(stream)
         if not self._told:
@@ -360,11 +299,11 @@ class OpenSshChannel:
 
     def on_written(self, count: int) -> None:
         if not self._told:
-            self._input.written(count, self._sink.on_written)
+            self.input.written(count, self._sink.on_written)
 
     def on_write_error(self, error: OSError) -> None:
-        if self._holds() and not self._input.late:
-            self._held_error = error
+        if self.seat.holds and not self.input.late:
+            self.seat.hold_error(error)
         else:
             self._sink.on_write_error(error)
 
@@ -391,22 +330,22 @@ class OpenSshChannel:
         self.ended_by_itself = not self.hung_up and status is not None and not status & 0x7F
         if self.master is not None and status == SSH_FAILED and not self.hung_up:
             # What its master has written before is in the pipe still.
-            self._loop.call_later(0, self._judge, status)
+            self._loop.call_later(0, self.seat.judge, status)
         else:
-            self._release(status, error)
+            self.release(status, error)
 
-    def _release(self, status: int | None, error: ProcessError | None = None) -> None:
+    def release(self, status: int | None, error: ProcessError | None = None) -> None:
         """It is over: tell the sink."""
-        log = self.read_log()
+        log = self.record.read()
         if self.master is not None and not log.exited and self.opened:
             log = replace(log, messages=self.master.messages)
         self._ended()
-        self._tell_held()
+        self.seat.tell_held()
         if status and self._lost is None and self.signals.ending is None:
             self._lost = self._guard_lost
         if self._lost is None and not self.hung_up:
             tail = self._tail.decode("utf-8", "replace").splitlines()
-            self._lost = failure(self.target, status, log, tail, follows=self.follows)
+            self._lost = failure(self.target, status, log, tail, follows=self.record.follows)
         if self._lost is not None:
             self._tell_lost()
             if not self._told:
@@ -432,9 +371,9 @@ class OpenSshChannel:
 
     def _ended(self) -> None:
         self.unfinished = False
-        if self._input.drop():
+        if self.input.drop():
             self._sink.on_write_error(BrokenPipeError("it ended before its terminal was ready"))
-        self._unlink_log()
+        self.record.end()
         self.transport.window.leave(self)
         self.transport.masters.leave(self)
         self.transport.ended(self)
@@ -451,35 +390,3 @@ class OpenSshChannel:
         if not self._told:
             self._eofs = {1, 2}
             self._tell_lost()
-
-    # -- the log of ssh -------------------------------------------------------------------------
-
-    def read_log(self) -> SshLog:
-        """What ssh has written of it, and with a master, what that has."""
-        log = read_log(self._log_text())
-        if self.master is None:
-            return log
-        return replace(self._heard, messages=log.messages)
-
-    def _log_text(self) -> str:
-        try:
-            with open(self.log_file, "rb") as file:
-                return file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-
-    def _unlink_log(self) -> None:
-        if self.log_file:
-            try:
-                os.unlink(self.log_file)
-            except FileNotFoundError:
-                pass  # it has written nothing
-
-    def age(self) -> float:
-        """Seconds since ssh has last written of itself: since it has started the command."""
-        if self.master is not None and self._heard_at:
-            return time.time() - self._heard_at
-        try:
-            return time.time() - os.stat(self.log_file).st_mtime
-        except OSError:
-            return 0.0 if self.start_date is None else time.time() - self.start_date

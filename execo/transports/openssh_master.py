@@ -12,7 +12,6 @@ import enum
 import os
 import re
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,9 +19,10 @@ from execo.errors import ProcessError, Reason
 from execo.log import logger
 
 from .base import Channel, Target
+from .openssh_pulse import Pulse
 from .openssh_window import Entrant
 from .remote_shell import MARK
-from .ssh_messages import MasterEvent, diagnose, failure, place, read_event, read_log
+from .ssh_messages import SHARED_SSH, MasterEvent, diagnose, failure, place, read_event, read_log
 
 if TYPE_CHECKING:
     from .openssh_masters import Masters
@@ -32,6 +32,7 @@ __all__ = ["Client", "OpenSshMaster"]
 GRACE = 120.0
 """Seconds after which sshd ends who has not logged in (LoginGraceTime in sshd_config(5))."""
 
+_SETTLED = 1.0
 _MESSAGES = 65536
 
 
@@ -75,12 +76,17 @@ class OpenSshMaster:
         self.idle = 0  # counts the times that it fell idle
         self.heard_at = time.monotonic()
         self.error: ProcessError | None = None  # why it never came
+        self.lingering = False  # a command whose client was killed may run on, and have a session
         self.useless = False  # it never came, and that may be the fault of sharing
         self._masters = masters
         self._state = _State.COMING
         self._channel: Channel | None = None
+        self._pulse = Pulse(masters.loop, path, self._stopped)
         self._began = 0.0
+        self._listens = 0.0  # since when
+        self._opened = False  # it has opened a session
         self._ended = False
+        self._killed = False
         self._line = b""
         self._text: list[str] = []  # what it says that is no event
         self._marked = re.compile(rf"{MARK}={nonce}\.(\d+)\.")
@@ -106,6 +112,11 @@ class OpenSshMaster:
         """What it has said of troubles."""
         return read_log("\n".join(self._text)).messages
 
+    @property
+    def killed(self) -> bool:
+        """It was told to end at once."""
+        return self._killed
+
     def retire(self) -> None:
         """Take nobody any more."""
         if self._state in (_State.COMING, _State.READY):
@@ -114,6 +125,7 @@ class OpenSshMaster:
     def end(self, number: int = signal.SIGTERM) -> None:
         """Have its ssh end, which closes its connection. On the I/O thread."""
         self._ended = True
+        self._killed = self._killed or number == signal.SIGKILL
         if self._channel is not None and not self.over:
             if self._began:
                 self._channel.send_signal(number)
@@ -124,13 +136,47 @@ class OpenSshMaster:
         """Wake it up: one that has seen a client die sends the end of its session no sooner than
         something else happens (seen with OpenSSH 9.2, up to ServerAliveInterval later)."""
         if self._state in (_State.READY, _State.RETIRED) and self._began:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
-                knock.setblocking(False)
-                knock.connect(self.socket)
+            self._pulse.ask()
+
+    # -- whether it runs ------------------------------------------------------------------------
+
+    @property
+    def quiet(self) -> bool:
+        """It has said nothing for a while. Any thread."""
+        return self._pulse.quiet
+
+    def check(self) -> None:
+        """It was quiet, and is given a command: it has to answer soon, unless others run over it,
+        which can wait longer. On the I/O thread."""
+        self._pulse.check(lambda: bool(self.clients) and not self._carries())
+
+    def watch(self) -> None:
+        """Ask it from time to time, while it has clients. On the I/O thread."""
+        options = self.target.options
+        if options.keepalive:
+            self._pulse.watch(
+                options.keepalive, options.keepalive_count, lambda: bool(self.clients)
+            )
+
+    def _carries(self) -> bool:
+        return any(client.opened and not client.reserved for client in list(self.clients))
+
+    def freeze(self) -> None:
+        """It does not answer: end it, and say so to those that run over it."""
+        self._text.append(f"{SHARED_SSH} does not answer")
+        self.end(signal.SIGKILL)
+
+    def _stopped(self) -> None:
+        self._masters.frozen(self)
 
     # -- in the window --------------------------------------------------------------------------
 
     def set_up(self) -> bool:
+        # It listens as soon as we are let in, and a busy sshd counts us (MaxStartups) a little
+        # longer: until it opens a session, for sure.
+        since = time.monotonic() - (self._listens or time.monotonic())
+        if self._opened or since > _SETTLED:
+            return True
         return bool(self._began) and time.monotonic() - self._began > GRACE
 
     # -- the sink of its ssh --------------------------------------------------------------------
@@ -144,11 +190,16 @@ class OpenSshMaster:
         self._channel.close_stdin()
         if self._ended:
             self.end()
+        timeout = self.target.options.connect_timeout
+        if timeout is not None:
+            # A host that answers, and then stalls: ssh itself has no limit for that.
+            self._masters.loop.call_later(timeout + GRACE, self._too_late, timeout + GRACE)
 
     def on_data(self, stream: int, data: bytes) -> None:
         if stream != 2:
             return
         self.heard_at = time.monotonic()
+        self._pulse.beat()
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             self._hear(line.decode("utf-8", "replace").rstrip("\r"))
@@ -178,18 +229,13 @@ class OpenSshMaster:
                 self._text.append(line)
             return
         event, channel, text = found
-        if event is MasterEvent.LISTENS:
-            if self._state is _State.COMING:
-                self._state = _State.READY
-                self._masters.ready(self)
-        elif event is MasterEvent.CANNOT_LISTEN:
-            self._text.append(line)
-            if self._state is _State.COMING and not self._cannot_listen:
-                self._cannot_listen = True
-                assert self._channel is not None
-                self._channel.send_signal(signal.SIGTERM)
+        if event in (MasterEvent.LISTENS, MasterEvent.CANNOT_LISTEN):
+            self._hear_whether_it_listens(event, line)
         elif event is MasterEvent.SESSION:
             self._session = channel
+            if not self._opened:
+                self._opened = True
+                self._masters.settled(self)
             self._numbers.pop(channel, None)  # of the one before
         elif event is MasterEvent.COMMAND:
             marked = self._marked.search(text)
@@ -201,15 +247,46 @@ class OpenSshMaster:
         elif channel in self._numbers:
             self._masters.tell(self, self._numbers[channel], event)
 
+    def _hear_whether_it_listens(self, event: MasterEvent, line: str) -> None:
+        if event is MasterEvent.CANNOT_LISTEN:
+            self._text.append(line)
+        if self._state is not _State.COMING or self._cannot_listen:
+            return
+        if event is MasterEvent.LISTENS:
+            self._state = _State.READY
+            self._listens = time.monotonic()
+            self._masters.ready(self)
+        else:
+            self._cannot_listen = True
+            assert self._channel is not None
+            self._channel.send_signal(signal.SIGTERM)
+
+    def _too_late(self, limit: float) -> None:
+        if self._state is _State.COMING and not self._ended:
+            self.error = ProcessError(
+                f"cannot connect to {place(self.target)}: timed out, it has answered, but has not "
+                f"let us in after {limit:g} s; is the host well? see connect_timeout",
+                reason=Reason.CONNECT,
+                host=self.target.address,
+            )
+            assert self._channel is not None
+            self._channel.send_signal(signal.SIGKILL)
+
     def _over(self, status: int | None) -> None:
         if self._state is _State.COMING and not self._ended:
             self._tell_why(status)
+        elif status is not None and os.WIFSIGNALED(status) and not self._ended:
+            name = signal.Signals(os.WTERMSIG(status)).name
+            self._text.append(f"somebody has ended {SHARED_SSH} on this machine ({name})")
         self._state = _State.OVER
+        self._pulse.end()
         with contextlib.suppress(OSError):
             os.unlink(self.socket)
         self._masters.gone(self, expected=self._ended)
 
     def _tell_why(self, status: int | None) -> None:
+        if self.error is not None:
+            return
         log = read_log("\n".join(self._text))
         error = None
         if status is not None and not self._cannot_listen:

@@ -115,6 +115,7 @@ class Masters:
                 if not master.clients:
                     self.loop.call_soon(master.end)
                 continue
+            before = len(seated)
             while site.queue:
                 client = next(iter(site.queue))
                 if len(master.clients) >= site.places(client):
@@ -123,6 +124,11 @@ class Masters:
                 client.master = master
                 master.clients.add(client)
                 seated.append(client)
+            if len(seated) > before:
+                # Its answer is not waited for: what it does not take is started again.
+                if master.quiet:
+                    self.loop.call_soon(master.check)
+                self.loop.call_soon(master.watch)
         return seated
 
     def _grow(self, site: _Site) -> list[Entrant]:
@@ -154,6 +160,7 @@ class Masters:
         if master is None:
             return
         if client in master.clients and not client.ended_by_itself:
+            master.lingering = master.lingering or client.opened
             master.nudge()
         with self._lock:
             master.clients.discard(client)
@@ -190,18 +197,24 @@ class Masters:
         """``master`` has not taken a client since then. If it has said nothing at all, it is
         frozen, and ended: what runs over it is lost, what it has not sent is started again."""
         master.retire()
-        if master.heard_at < since and not master.over:
-            logger.warning(
-                "the shared connection to %s does not answer: it is ended", place(master.target)
-            )
-            self._counts["masters frozen"] += 1
-            master.end(signal.SIGKILL)
+        if master.heard_at < since:
+            self.frozen(master)
+
+    def frozen(self, master: OpenSshMaster) -> None:
+        """``master`` does not answer: it is ended, with what runs over it."""
+        if master.killed or master.over:
+            return
+        master.retire()
+        logger.warning(
+            "the shared connection to %s does not answer: it is ended", place(master.target)
+        )
+        self._counts["masters frozen"] += 1
+        master.freeze()
 
     # -- what masters say -----------------------------------------------------------------------
 
     def ready(self, master: OpenSshMaster) -> None:
         """``master`` listens."""
-        self._transport.window.leave(master)
         with self._lock:
             site = self._sites[master.target]
             seated = self._seat(site)
@@ -209,6 +222,10 @@ class Masters:
             self._start(seated, ())
         else:
             self._fell_idle(master)
+
+    def settled(self, master: OpenSshMaster) -> None:
+        """The host of ``master`` has opened a session: its set-up is over for both sides."""
+        self._transport.window.leave(master)
 
     def tell(self, master: OpenSshMaster, number: int, event: MasterEvent) -> None:
         """Pass on what ``master`` says of a command."""
@@ -225,7 +242,11 @@ class Masters:
             site = self._sites[master.target]
             found = sum(client.opened for client in master.clients)
             self._counts["sessions refused"] += 1
-            if found < site.limit:
+            if master.lingering:
+                # Commands whose client was killed may run on, and count: that says nothing of the
+                # limit, and another connection has all of its places.
+                master.retire()
+            elif found < site.limit:
                 logger.debug("%s takes %d sessions of a connection", place(site.target), found)
                 site.limit = max(1, found)
                 site.plain = site.plain or not found

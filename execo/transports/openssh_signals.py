@@ -50,7 +50,7 @@ class Signals:
         if not channel.unfinished:
             return
         ending = number in ENDING_SIGNALS
-        if channel.follows and not channel.read_log().accepted:
+        if channel.record.follows and not channel.record.read().accepted:
             if not ending:
                 self._loop.call_later(_LOOK, self.send, number)
                 return
@@ -64,7 +64,7 @@ class Signals:
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             self.signalled = number
         self._order(number)
-        if ending and not channel.seen and channel.age() < _YOUNG:
+        if ending and not channel.seen and channel.record.age(channel.start_date) < _YOUNG:
             # The host may be about to start it, with nothing there yet to signal.
             for delay in _AGAIN:
                 self._loop.call_later(delay, self._order_again, number)
@@ -120,7 +120,7 @@ class Signals:
         if guard is not None and guard.coming and guard.master is None:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)  # it has not been told yet
             return
-        if not channel.read_log().exited:
+        if not channel.record.read().exited:
             channel.lose(
                 ProcessError(
                     f"{place(channel.target)} does not answer: killed here, what ran there may go "
@@ -145,7 +145,7 @@ class Signals:
 
     def _end_survivors(self, known: bool) -> None:
         channel = self._channel
-        if known or not channel.unfinished or channel.read_log().exited:
+        if known or not channel.unfinished or channel.record.read().exited:
             self.kill_survivors()
         else:
             self._loop.call_later(_SURVIVOR_LOOK, self._end_survivors, False)

@@ -25,9 +25,6 @@ __all__ = [
     "unshared",
 ]
 
-ALIVE_INTERVAL, ALIVE_COUNT = 30, 4
-"""A host that answers nothing for two minutes is lost: long enough for a machine that swaps."""
-
 _PROBE_TIMEOUT = 10.0
 
 # The options of ssh with a value (ssh(1), OpenSSH 9.2).
@@ -200,8 +197,9 @@ def connection_options(target: Target, able: Abilities) -> list[str]:
     ours = {
         "BatchMode": "yes",
         **_host_keys(options),
-        "ServerAliveInterval": str(ALIVE_INTERVAL),
-        "ServerAliveCountMax": str(ALIVE_COUNT),
+        # 0: it is never asked. What the files say is in there, see execo.connection.
+        "ServerAliveInterval": str(math.ceil(options.keepalive or 0)),
+        "ServerAliveCountMax": str(options.keepalive_count),
         # One that is shared by chance would end the others with it.
         "ControlMaster": "no",
         "ControlPath": "none",

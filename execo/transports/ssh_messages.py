@@ -20,6 +20,7 @@ from .base import Target
 __all__ = [
     "FOLLOW",
     "FOLLOW_MASTER",
+    "SHARED_SSH",
     "SSH_FAILED",
     "MasterEvent",
     "SshLog",
@@ -52,6 +53,9 @@ FOLLOW_MASTER = ",".join(
 """The LogVerbose of a master: it also writes when it listens, which command it sends on which
 channel, and that the host refuses another session. It writes of a command before it sends it: what
 is not in there when it has ended was certainly not sent."""
+
+SHARED_SSH = "the ssh that keeps the shared connection"
+"""The word for a master in our own messages."""
 
 SSH_FAILED = 255 << 8
 """The wait status of an ssh that has failed, or whose command has exited 255 or died."""
@@ -172,11 +176,14 @@ _WHAT_RUNS = "is sshd running there, and is the port right?"
 _SHARED = "does it offer what this ssh accepts? see HostKeyAlgorithms, KexAlgorithms in ssh_config"
 _BUSY = "is the host up, or sshd too busy (MaxStartups in sshd_config)?"
 _LOST = "is the host still up? what ran there may go on"
+_STOPPED = "was it stopped, or is this machine too busy? what ran there may go on"
 _OPTIONS = "mend ssh_options or ~/.ssh/config"
 
 # In order: the first row that any of the messages meets. ssh ends a changed host key or a bad key
 # file with a general message, so the special come first.
 _TABLE: tuple[tuple[str, Reason, str], ...] = (
+    (rf"{SHARED_SSH} does not answer", Reason.CONNECT, _STOPPED),
+    (rf"somebody has ended {SHARED_SSH}", Reason.CONNECT, "what ran there may go on"),
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", Reason.HOST_KEY, _REMOVE_KEY),
     (r"no matching host key type found", Reason.HOST_KEY, _SHARED),
     (
