@@ -341,6 +341,13 @@ def test_a_host_key_that_has_changed(plain: Host, sshd: RealSshd, tmp_path: Path
     assert run(plain, "true", {**params, "host_key_policy": "off", "ssh_options": []}).ok
 
 
+def test_a_key_file_that_is_not_there(plain: Host, tmp_path: Path) -> None:
+    key = tmp_path / "id_gone"
+    process = run(Host(plain.address, plain.user, key, plain.port), "true")
+    assert process.reason is Reason.AUTH
+    assert f"the key file {key} does not exist" in process.message
+
+
 def test_a_server_that_goes_away_in_the_middle(host: Host) -> None:
     process = run(host, "echo first; sleep 0.5; kill -9 $PPID; sleep 1")
     assert process.reason is Reason.CONNECT

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from execo.errors import Reason
@@ -143,6 +146,25 @@ def test_a_connection_that_goes_after_the_start_is_lost(tail: list[str]) -> None
     assert error.reason is Reason.CONNECT
     assert "the connection to web1" in str(error)
     assert "lost" in str(error)
+
+
+def test_a_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    log = SshLog(("ann@web1: Permission denied (publickey).",))
+    key = tmp_path / "id_gone"
+    target = replace(WEB1, keyfile=str(key))
+
+    def said() -> str:
+        error = failure(target, SSH_FAILED, log, [], follows=True)
+        assert error is not None
+        assert error.reason is Reason.AUTH
+        return str(error)
+
+    assert said().endswith(f"the key file {key} does not exist on this machine")
+    key.with_suffix(".pub").touch()  # ssh finds the key in the agent by this half
+    assert "check user and keyfile" in said()
+    key.with_suffix(".pub").unlink()
+    key.touch()
+    assert "check user and keyfile" in said()
 
 
 def test_an_ssh_that_somebody_has_killed_is_a_lost_connection() -> None:

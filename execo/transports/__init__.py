@@ -32,6 +32,9 @@ _factories = {
     "transfer": "execo.transfer.relay:TransferTransport",
 }
 
+# They stand between a process and another transport: nobody asks for them by name.
+_INTERNAL = frozenset({"become", "forward", "transfer"})
+
 
 def register(name: str, factory: str) -> None:
     """Add a transport.
@@ -54,7 +57,7 @@ def get(runtime: Runtime, name: str) -> Transport:
             transport = runtime.transports.get(name)
             if transport is None:
                 if name not in _factories:
-                    known = ", ".join(sorted(_factories))
+                    known = ", ".join(sorted(_factories.keys() - _INTERNAL))
                     raise ValueError(f"no transport named {name!r}; there are: {known}")
                 module, _, attribute = _factories[name].partition(":")
                 with fork_gate:

@@ -172,6 +172,7 @@ _NAME_KEY = (
     "check user and keyfile; a key with a passphrase needs an agent (ssh-add); "
     "a password cannot be given to ssh here"
 )
+_NO_KEY_FILE = "the key file {keyfile} does not exist on this machine"
 _WHAT_RUNS = "is sshd running there, and is the port right?"
 _SHARED = "does it offer what this ssh accepts? see HostKeyAlgorithms, KexAlgorithms in ssh_config"
 _BUSY = "is the host up, or sshd too busy (MaxStartups in sshd_config)?"
@@ -287,8 +288,31 @@ def failure(
         message = _lost(target, trouble.cause, trouble.hint)
     else:
         start = _STARTS[trouble.reason].format(place=place(target))
-        message = f"{start}: {trouble.cause}; {trouble.hint}"
+        hint = trouble.hint
+        if hint == _NAME_KEY and _lacks_key_file(target):
+            hint = _NO_KEY_FILE.format(keyfile=target.keyfile)
+        message = f"{start}: {trouble.cause}; {hint}"
     return _error(target, trouble.reason, message)
+
+
+def _lacks_key_file(target: Target) -> bool:
+    """Whether its key file is not there, of which ssh says nothing: it goes on without. Nor is the
+    public half, by which ssh would find the key in the agent.
+
+    Looked at when the login has failed alone: before, ssh may well be let in another way.
+    """
+    path = target.keyfile
+    return path is not None and _is_missing(path) and _is_missing(f"{path}.pub")
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # it may be there, where we must not look
+    return False
 
 
 def _lost(target: Target, cause: str, hint: str) -> str:
