@@ -89,6 +89,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     ),
     "transports.known_hosts": SEAM,
     "transports.detached":   GROUND,
+    "transports.last_start": SEAM,
     "transports.remote_shell": GROUND | rooms("transports.detached"),
     "transports.guard":      SEAM | rooms(
         "transports.remote_shell transports.session transports.channel"
@@ -117,8 +118,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
-        "transports transports.dial transports.dial_through transports.pool transports.ssh_exec"
-        " transports.ssh_lease"
+        "transports transports.dial transports.dial_through transports.last_start"
+        " transports.pool transports.ssh_exec transports.ssh_lease"
     ),
     "transports.ssh_messages": SEAM,
     # What ssh_config says of a host, from the line up.
@@ -178,7 +179,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         " transports.ssh_messages"
     ),
     "transports.openssh":    SEAM | rooms(
-        "transports transports.openssh_channel transports.openssh_folder transports.openssh_guard"
+        "transports transports.last_start transports.openssh_channel transports.openssh_folder"
+        " transports.openssh_guard"
         " transports.openssh_master transports.openssh_masters transports.openssh_window"
         " transports.openssh_words transports.remote_shell transports.ssh_messages"
     ),
@@ -228,7 +230,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transfer.*":            ACTION | rooms("transports taktuk"),
     "forwarding.*":          SEAM | rooms("transports"),
     "becoming.*":            SEAM | rooms(
-        "transports transports.questions transports.remote_shell"
+        "transports transports.last_start transports.questions transports.remote_shell"
     ),
     "ports":                 CORE,
     "port_forwarder":        PROCESS | rooms("ssh_process forwarding.* ports"),

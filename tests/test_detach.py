@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from survival import session_processes
 pytest_plugins = ["sshd", "remote_commands"]
 
 TALK = 'echo out; echo err >&2; echo "in: $(cat)"; exit 3'
+ROOT = Path(__file__).resolve().parent.parent
 PLACES = ["local", "paramiko", "openssh", "taktuk"]
 
 
@@ -262,3 +264,40 @@ def test_a_report_counts_it_as_started_and_neither_ended_nor_failed() -> None:
     assert (stats.num_started, stats.num_ended, stats.num_ok, stats.num_errors) == (1, 0, 1, 0)
     assert stats.end_date is None
     process.kill().wait(TIMEOUT)
+
+
+LAST_LINE = """
+import sys
+from execo import Host, Remote, configuration
+address, user, keyfile, port, transport, how = sys.argv[1:]
+hosts = [Host(address, user, keyfile, int(port))] * 12
+if how == "all":
+    configuration["kill_childs_at_end"] = False
+detach = {"detach": True} if how == "it" else {}
+# More than may connect at a time.
+Remote("echo x >> started; sleep 1; echo x >> ended", hosts, {"transport": transport},
+       process_args=detach).start()
+"""
+
+
+@pytest.mark.parametrize("how", ["it", "all"])
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_what_is_started_at_the_last_line_of_a_script_runs(
+    plain: Host, transport: str, how: str
+) -> None:
+    def there(command: str) -> str:
+        return str(on(plain, command).run(TIMEOUT).stdout)
+
+    there("rm -f started ended")
+    where = [plain.address, str(plain.user), str(plain.keyfile), str(plain.port)]
+    script = subprocess.run(
+        [sys.executable, "-c", LAST_LINE, *where, transport, how],
+        cwd=ROOT,
+        check=True,
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert script.stderr == ""
+    until(lambda: there("cat ended; true") == "x\n" * 12)
+    assert there("cat started") == "x\n" * 12

@@ -378,35 +378,6 @@ def with_word(part: str) -> list[str]:
     return found
 
 
-DETACHES = """
-import sys
-from execo import Host, Remote, configuration
-address, user, keyfile, port, detach = sys.argv[1:]
-configuration["kill_childs_at_end"] = bool(detach)
-hosts = [Host(address, user, keyfile, int(port))] * 12
-# More than may connect at a time.
-Remote("echo x >> started; sleep 1; echo x >> ended", hosts, {"transport": "openssh"},
-       process_args={"detach": True} if detach else {}).start()
-"""
-
-
-@pytest.mark.parametrize("detach", ["yes", ""])
-def test_what_is_detached_at_the_last_line_of_a_script_runs(host: Host, detach: str) -> None:
-    assert run(host, "rm -f started ended; true").ok
-    where = [host.address, str(host.user), str(host.keyfile), str(host.port), detach]
-    script = subprocess.run(
-        [sys.executable, "-c", DETACHES, *where],
-        cwd=ROOT,
-        check=True,
-        timeout=TIMEOUT,
-        capture_output=True,
-        text=True,
-    )
-    assert script.stderr == ""
-    until(lambda: run(host, "cat ended").stdout == "x\n" * 12)
-    assert run(host, "cat started").stdout == "x\n" * 12
-
-
 # -- each its own ---------------------------------------------------------------------------------
 
 

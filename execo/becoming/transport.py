@@ -15,6 +15,7 @@ from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, NotSupported, SpawnError
 from execo.transports.base import Become, Channel, Exec, Request, Sink, Target, not_supported
+from execo.transports.last_start import let_detached_start
 
 from .channel import BecomeChannel
 from .guard import LEAVING_TIME, BecomeGuard, Visit
@@ -140,6 +141,7 @@ class BecomingTransport:
         """At exit, before the transports that carry them: TERM to all at once, KILL after
         ``term_timeout``, or at a Ctrl-C; then dismiss the guards."""
         loop = self.runtime.loop
+        let_detached_start(loop, self._starting_detached)
         self.closed = True
         try:
             empty = loop.run_sync(self._end_all)
@@ -151,6 +153,9 @@ class BecomingTransport:
         if empty is not None:
             empty.wait(LEAVING_TIME)
         self._dismiss_guards(idle=False)
+
+    def _starting_detached(self) -> list[Exec]:
+        return [c.request for c in self._live if c.request.detach and not c.runs]
 
     def _commands(self) -> list[BecomeChannel]:
         # Those that a transport below cannot signal. Guards are dismissed, the rest it ends itself.

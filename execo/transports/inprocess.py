@@ -29,6 +29,7 @@ from .base import (
 )
 from .dial import DEFAULT_PORT
 from .dial_through import Way
+from .last_start import let_detached_start
 from .pool import Pool
 from .ssh_exec import SshExec
 from .ssh_lease import SshForward, SshLease
@@ -147,11 +148,13 @@ class InProcessTransport:
         self.runtime.loop.run_sync(self.pool.close_idle)
 
     def close(self) -> None:
-        """End what runs: TERM to all at once, KILL after ``term_timeout``, or at a Ctrl-C."""
+        """End what runs: TERM to all at once, KILL after ``term_timeout``, or at a Ctrl-C. What is
+        to be left alone has some seconds to start."""
         if self.closed:
             return
-        self.closed = True
         loop = self.runtime.loop
+        let_detached_start(loop, self._starting_detached)
+        self.closed = True
         try:
             empty = loop.run_sync(self._end_all)
             if empty is not None:
@@ -162,6 +165,9 @@ class InProcessTransport:
         if empty is not None:
             empty.wait(2.0)
         loop.run_sync(self.pool.close)
+
+    def _starting_detached(self) -> list[Exec]:
+        return [c.request for c in self._live if c.request.detach and not c.started]
 
     def _end_all(self) -> Latch:
         self._empty = Latch()

@@ -10,7 +10,6 @@ end a command ends its connection: a command with a terminal gets a HUP then, an
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import secrets
@@ -29,6 +28,7 @@ from execo.log import logger
 
 from . import get as get_transport
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
+from .last_start import let_detached_start
 from .openssh_channel import OpenSshChannel
 from .openssh_folder import LogFolder
 from .openssh_guard import OpenSshGuard
@@ -50,7 +50,6 @@ from .ssh_messages import place
 __all__ = ["OpenSshTransport"]
 
 _LAST_WAIT = 2.0
-_START_WAIT, _START_LOOK = 10.0, 0.05
 
 
 class OpenSshTransport:
@@ -293,7 +292,7 @@ class OpenSshTransport:
         """End what runs, on the hosts: TERM to all at once, KILL after ``term_timeout``, or at a
         Ctrl-C; what survives a command that has ended by then is killed at once. Then dismiss the
         guards, and remove ssh's messages. What is to be left alone has some seconds to start."""
-        self._let_detached_start()
+        let_detached_start(self.loop, self._starting_detached)
         self.closed = True
         self.loop.run_sync(self._give_up_queued)
         try:
@@ -310,33 +309,12 @@ class OpenSshTransport:
             self._end_masters(idle=False)
             self._folder.close()
 
-    def _let_detached_start(self) -> None:
-        """Block until the hosts have taken the commands that are to be left alone, but not for
-        long, nor after a Ctrl-C: what waits for a slot is given up then, an ssh with relays ends
-        with this script, and another one finds no folder for its messages any more."""
-
-        def starting() -> list[OpenSshChannel]:
-            with self._lock:
-                live = list(self._live)
-            return [one for one in live if one.request.detach and not one.taken]
-
-        def look(latch: Latch) -> Latch:
-            if starting():
-                self.loop.call_later(_START_LOOK, look, latch)
-            else:
-                latch.fire()
-            return latch
-
-        with contextlib.suppress(KeyboardInterrupt):
-            all_taken = self.loop.run_sync(look, Latch())
-            if all_taken is None or all_taken.wait(_START_WAIT):
-                return
-        for channel in starting():
-            logger.warning(
-                "the script ends before %s has taken the detached command %r: it is not run",
-                place(channel.target),
-                channel.request.command,
-            )
+    def _starting_detached(self) -> list[Exec]:
+        # What waits for a slot is given up then, an ssh with relays ends with this script, and
+        # another one finds no folder for its messages any more.
+        with self._lock:
+            live = list(self._live)
+        return [one.request for one in live if one.request.detach and not one.taken]
 
     def _end_masters(self, *, idle: bool) -> None:
         def end() -> Latch:
