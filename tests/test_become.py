@@ -288,6 +288,33 @@ def test_what_is_killed_while_somebody_types_was_given_up(
     assert SshProcess("id -un", host, params, become="root").run(PATIENCE).stdout == "root\n"
 
 
+def test_nobody_is_asked_for_what_nobody_wants_any_more(sshd: RealSshd, people: People) -> None:
+    asked: list[str] = []
+    typing, typed = threading.Event(), threading.Event()
+
+    def ask(host: str, user: str) -> str:
+        asked.append(host)
+        typing.set()
+        typed.wait(PATIENCE)
+        return PASSWORD
+
+    hosts = [people.host(sshd, "asks", number) for number in range(20, 25)]
+    action = Remote("id -un", hosts, {"become_password": ask}, {"nolog_error": True}, become="root")
+    action.start()
+    assert typing.wait(PATIENCE)
+    threading.Event().wait(1.0)  # the others come to their prompts
+    try:
+        action.kill().wait(PATIENCE)
+        assert all(process.cancelled for process in action.processes)
+    finally:
+        typed.set()
+    # Behind those that were in the queue; and what was given up is asked for anew.
+    last = next(host for host in hosts if host.address not in asked)
+    params = {"become_password": ask}
+    assert SshProcess("id -un", last, params, become="root").run(PATIENCE).stdout == "root\n"
+    assert asked == [asked[0], last.address]
+
+
 class Waiter:
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -362,7 +389,9 @@ def test_prompts_of_all_kinds_are_asked_one_at_a_time() -> None:
     for kind in range(2):
         questions = Questions(runtime)
         for name in "abc":
-            runtime.loop.call_soon(questions.ask, name, have, type_in, f"{name}{kind}")
+            runtime.loop.call_soon(
+                questions.ask, name, lambda: True, have, type_in, f"{name}{kind}"
+            )
     assert done.wait(PATIENCE)
     assert answers == ["a0", "b0", "c0", "a1", "b1", "c1"]
     assert most == [1] * 6

@@ -24,13 +24,14 @@ import pytest
 from paramiko.server import InteractiveQuery
 
 from execo import Host, Remote, SshProcess
+from execo._core.runtime import get_runtime
 from execo.config import make_connection_params
 from execo.connection import connection_to
 from execo.errors import Reason
-from execo.transports import close_idle
+from execo.transports import close_idle, statistics
 from execo.transports.base import Algorithms, Target
 from execo.transports.key_files import PrivateKey
-from remote_commands import QUIET, TIMEOUT, HostScript, run
+from remote_commands import QUIET, TIMEOUT, HostScript, run, until
 from sshd import RealSshd
 
 pytest_plugins = ["sshd", "remote_commands"]
@@ -198,6 +199,90 @@ def test_after_a_refusal_the_function_is_asked_again(ann: Host) -> None:
     close_idle()
     assert run(ann, "true", params).ok
     assert words == ["never asked for"]
+
+
+@pytest.mark.parametrize("kind", ["password", "answers"])
+def test_nobody_is_asked_for_hosts_that_nobody_wants_any_more(
+    both_sshd: RealSshd, kind: str
+) -> None:
+    user = both_sshd.person("ann", SECRET)
+    hosts = [at(host, user) for host in both_sshd.hosts(5)]
+    asked: list[str] = []
+    typing, typed = threading.Event(), threading.Event()
+
+    def ask(host: str, user: str, *more: Any) -> Any:
+        asked.append(host)
+        typing.set()
+        typed.wait(TIMEOUT)
+        return SECRET if kind == "password" else [SECRET]
+
+    remote = Remote("true", hosts, {kind: ask}, QUIET).start()
+    assert typing.wait(TIMEOUT)
+    until(lambda: statistics().connections.setting_up == 5)
+    threading.Event().wait(0.5)  # the others come to their questions
+    try:
+        remote.kill().wait(TIMEOUT)
+        until(lambda: statistics().connections.hosts == 0)
+    finally:
+        typed.set()
+    # Behind those that were in the queue, which nobody has seen.
+    (last,) = [host for host in hosts[-2:] if host.address not in asked][-1:]
+    assert run(last, "true", {kind: ask}).ok
+    assert asked == [asked[0], last.address]
+
+
+def test_what_some_still_want_is_asked(both_sshd: RealSshd) -> None:
+    user = both_sshd.person("ann", SECRET)
+    first, second = (at(host, user) for host in both_sshd.hosts(2))
+    asked: list[str] = []
+    typing, typed = threading.Event(), threading.Event()
+
+    def ask(host: str, user: str) -> str:
+        asked.append(host)
+        typing.set()
+        typed.wait(TIMEOUT)
+        return SECRET
+
+    params = {"password": ask}
+    before = SshProcess("true", first, params, **QUIET).start()
+    assert typing.wait(TIMEOUT)
+    killed, kept = (SshProcess("true", second, params, **QUIET).start() for _ in range(2))
+    until(lambda: statistics().connections.setting_up >= 2)
+    try:
+        killed.kill().wait(TIMEOUT)
+    finally:
+        typed.set()
+    assert before.wait(TIMEOUT).ok
+    assert kept.wait(TIMEOUT).ok
+    assert asked == [first.address, second.address]
+
+
+QUEUE = """
+import atexit
+
+def ask(host, user):
+    print("asked", flush=True)
+    typing.set()
+    typed.wait(30)
+    return "wrong"
+
+def late():
+    typed.set()
+    time.sleep(1)  # the threads of execo still run
+
+atexit.register(late)  # called after the end of execo, which comes later to the list
+typing, typed = threading.Event(), threading.Event()
+hosts = [Host(f"127.0.1.{n}", user, None, int(port)) for n in range(1, 6)]
+Remote("true", hosts, {"password": ask}, {"nolog_error": True}).start()
+typing.wait(30)
+time.sleep(0.5)  # the others come to their questions
+"""
+
+
+def test_nobody_is_asked_after_the_end_of_the_script(ann: Host, tmp_path: Path) -> None:
+    with HostScript(tmp_path, QUEUE, ann) as script:
+        code, out, err = script.finish()
+    assert (code, out, err) == (0, "asked\n", "")
 
 
 def leaves(host: str, user: str) -> str:
@@ -542,6 +627,37 @@ def test_a_wrong_passphrase(key_sshd: RealSshd, locked: dict[str, Path], tmp_pat
             assert process.reason is Reason.AUTH
             assert f"{key}: the passphrase is wrong" in process.message
     assert len(asked) == 2  # the same answer again: it is no person
+
+
+def test_a_passphrase_that_nobody_wants_any_more_is_not_asked_for_again(
+    key_sshd: RealSshd, locked: dict[str, Path], tmp_path: Path
+) -> None:
+    files = [tmp_path / "one", tmp_path / "two"]
+    for file in files:
+        file.write_bytes(locked["openssh"].read_bytes())
+    asked: list[str] = []
+    typing, typed = threading.Event(), threading.Event()
+
+    def ask(path: str) -> str:
+        asked.append(path)
+        typing.set()
+        typed.wait(TIMEOUT)
+        return f"wrong {len(asked)}"
+
+    hosts = [at(host, keyfile=file) for host, file in zip(key_sshd.hosts(2), files, strict=True)]
+    remote = Remote("true", hosts, {"passphrase": ask}, QUIET).start()
+    assert typing.wait(TIMEOUT)
+    until(lambda: statistics().connections.setting_up == 2)
+    threading.Event().wait(0.5)  # the other one comes to its question
+    try:
+        remote.kill().wait(TIMEOUT)
+        until(lambda: statistics().connections.hosts == 0)
+    finally:
+        typed.set()
+    done = threading.Event()
+    get_runtime().questions.submit(done.set)
+    assert done.wait(TIMEOUT)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class Passwords:
         if isinstance(question.source, str):
             have(question.source)
         else:
-            self._questions.ask(question, have, _call, question)
+            self._questions.ask(question, lambda: bool(trial.waiting), have, _call, question)
 
     def settle(self, question: Question, asker: Asker, accepted: bool | None) -> None:
         """What came of the password that ``asker`` had or waited for; None = it was not tried to

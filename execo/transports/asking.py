@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from execo._core.runtime import Runtime
@@ -52,22 +53,30 @@ class Asker:
         )
 
     def unlock(
-        self, file: KeyFile, login: Login, on_key: Callable[[PrivateKey | LoginProblem], object]
+        self,
+        file: KeyFile,
+        login: Login,
+        wanted: Callable[[], bool],
+        on_key: Callable[[PrivateKey | LoginProblem], object],
     ) -> None:
-        """Call ``on_key`` with the key of a file that needs a passphrase."""
+        """Call ``on_key`` with the key of a file that needs a passphrase.
+
+        :param wanted: whether it still is, when it is its turn; called on any thread
+        """
         key = (file.path, file.data)
         passphrase = login.passphrase
         if isinstance(passphrase, str):
             # Not behind the questions: nobody is asked. Deriving the key takes its time.
             self._questions.ask(
                 (*key, passphrase),
+                wanted,
                 on_key,
                 *(self._unlock_with, file, passphrase),
                 kept_as=key,
                 nobody=True,
             )
         else:
-            self._questions.ask(key, on_key, self._ask_key, file, passphrase)
+            self._questions.ask(key, wanted, on_key, self._ask_key, file, passphrase)
 
     def _unlock_with(self, file: KeyFile, passphrase: str) -> PrivateKey:
         private = unlock(file, passphrase)
@@ -87,8 +96,8 @@ class Asker:
             private = unlock(file, text)
             if private is not None:
                 return private
-            if text == last:
-                break  # no person, it seems
+            if text == last or not self._questions.is_wanted((file.path, file.data)):
+                break  # no person, it seems; or nobody waits any more
             last = text
         raise LoginProblem(f"{file.path}: the passphrase is wrong")
 
@@ -117,14 +126,23 @@ class Asker:
     # -- passwords and other questions ----------------------------------------------------------
 
     def password(
-        self, login: Login, host: str, user: str, on_answer: Callable[[str | LoginProblem], object]
+        self,
+        login: Login,
+        host: str,
+        user: str,
+        wanted: Callable[[], bool],
+        on_answer: Callable[[str | LoginProblem], object],
     ) -> None:
-        """Call ``on_answer`` with the password of ``user`` on ``host``."""
+        """Call ``on_answer`` with the password of ``user`` on ``host``.
+
+        :param wanted: whether it still is, when it is its turn; called on any thread
+        """
         if login.password is None or isinstance(login.password, str):
             on_answer(login.password or LoginProblem("the password is empty"))
         else:
             key = (login.password, host, user)
-            self._questions.ask(key, on_answer, self._ask_password, login.password, host, user)
+            ask = partial(self._ask_password, login.password, host, user)
+            self._questions.ask(key, wanted, on_answer, ask)
 
     def _ask_password(self, ask: Callable[[str, str], str | None], host: str, user: str) -> str:
         text = call_for_text("password", ask, host, user)
@@ -153,8 +171,6 @@ class Asker:
         assert ask is not None
 
         def run() -> None:
-            if not wanted():
-                return
             result: list[str] | LoginProblem
             try:
                 given = call("answers", ask, host, user, title, instructions, list(questions))
@@ -163,7 +179,7 @@ class Asker:
                 result = LoginProblem(str(exc))
             self._runtime.loop.call_soon(on_answers, result)
 
-        self._questions.submit(run)
+        self._questions.submit(run, wanted)
 
     def close(self) -> None:
         """At exit, from the main thread: nobody is asked any more."""

@@ -137,9 +137,16 @@ class KeyRing:
         return file is not None and file.private is None and self._asker.asks_for(file, login)
 
     def unlock(
-        self, identity: Identity, login: Login, on_done: Callable[[Identity | LoginProblem], object]
+        self,
+        identity: Identity,
+        login: Login,
+        wanted: Callable[[], bool],
+        on_done: Callable[[Identity | LoginProblem], object],
     ) -> None:
-        """Call ``on_done`` with the identity of a file that can be used, whatever that takes."""
+        """Call ``on_done`` with the identity of a file that can be used, whatever that takes.
+
+        :param wanted: whether it still is: else nobody is asked for a passphrase
+        """
         file = identity.file
         if file is None or file.private is not None:
             on_done(identity)
@@ -152,7 +159,7 @@ class KeyRing:
                 opened = replace(file, public=key.public, private=key)
                 on_done(replace(identity, public=identity.public or key.public, file=opened))
 
-        self._asker.unlock(file, login, on_key)
+        self._asker.unlock(file, login, wanted, on_key)
 
     def sign(
         self,

@@ -171,7 +171,8 @@ class Pool:
 
     def _look_unwanted(self, host: PooledHost) -> None:
         if not host.wanted:
-            self._close_unused(host, State.DIALING)  # a silent host, most likely
+            # A host that is silent, most likely, or one for which somebody would be asked.
+            self._close_unused(host, State.DIALING, State.KEYS, State.LOGIN)
 
     def _serve_soon(self, host: PooledHost) -> None:
         if self._hosts.get(host.target) is host:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from execo._core.runtime import Runtime
@@ -46,8 +48,25 @@ def call_for_text(name: str, ask: Callable[..., Any], *args: Any) -> str | None:
     return text
 
 
+@dataclass(slots=True)
+class _Open:
+    """A question that has no answer yet.
+
+    :param run: finds it
+    :param submit: has that done on a thread where it may block
+    :param key: what the answer is kept as
+    :param waiting: those who are told, and whether they still want it
+    """
+
+    run: Callable[[], Any]
+    submit: Callable[..., None]
+    key: Hashable
+    waiting: list[tuple[Callable[[Any], object], Callable[[], bool]]] = field(default_factory=list)
+
+
 class Questions:
-    """Asks each question once, and keeps the answer. All on the I/O thread.
+    """Asks each question once, and keeps the answer. All on the I/O thread, save ``is_wanted`` and
+    ``_run``.
 
     :param problem: what those who ask are given where there is no answer
     """
@@ -57,11 +76,17 @@ class Questions:
         self._problem = problem
         self._answers: dict[Hashable, Any] = {}
         self._problems: dict[Hashable, tuple[float, NoAnswer]] = {}
-        self._waiting: dict[Hashable, list[Callable[[Any], object]]] = {}
+        self._open: dict[Hashable, _Open] = {}
 
-    def submit(self, function: Callable[[], object]) -> None:
-        """Call it when it is its turn; what comes of it is its own business."""
-        self._runtime.questions.submit(function)
+    def submit(self, function: Callable[[], object], wanted: Callable[[], bool]) -> None:
+        """Call it when it is its turn, if it is still ``wanted`` then (called on that thread), and
+        the script does not end; what comes of it is its own business."""
+
+        def run() -> None:
+            if wanted() and not self._runtime.exiting:
+                function()
+
+        self._runtime.questions.submit(run)
 
     def has(self, key: Hashable) -> bool:
         """Whether the answer that is kept as ``key`` is known."""
@@ -72,9 +97,18 @@ class Questions:
         if key in self._answers and self._answers[key] == answer:
             del self._answers[key]
 
+    def is_wanted(self, question: Hashable) -> bool:
+        """Whether somebody still waits for its answer, and the script does not end. From any
+        thread."""
+        known = self._open.get(question)
+        # A copy: others may join on the I/O thread.
+        waiting = [] if known is None else list(known.waiting)
+        return not self._runtime.exiting and any(wanted() for _, wanted in waiting)
+
     def ask(
         self,
         question: Hashable,
+        wanted: Callable[[], bool],
         on_answer: Callable[[Any], object],
         function: Callable[..., Any],
         *args: Any,
@@ -83,8 +117,10 @@ class Questions:
     ) -> None:
         """Call ``on_answer`` with what ``function(*args)`` gives, or with the problem if it raises.
         It may block. It is called once for all who ask at the same time, and not at all if
-        the answer is known.
+        the answer is known. Nor is it where none of them wants the answer any more when it is its
+        turn: they are given a problem.
 
+        :param wanted: whether the answer still is; called on any thread
         :param kept_as: the key of the answer; None = the question
         :param nobody: no human is asked: it need not wait for other questions
         """
@@ -97,29 +133,46 @@ class Questions:
             self._problems[question] = (time.monotonic() + KEPT, problem)
             on_answer(problem)
             return
-        waiting = self._waiting.setdefault(question, [])
-        waiting.append(on_answer)
-        if len(waiting) == 1:
-            submit = self._runtime.workers.submit if nobody else self._runtime.questions.submit
-            submit(self._run, question, key, function, *args)
+        known = self._open.get(question)
+        if known is not None:
+            known.waiting.append((on_answer, wanted))
+            return
+        submit = self._runtime.workers.submit if nobody else self._runtime.questions.submit
+        known = _Open(partial(function, *args), submit, key, [(on_answer, wanted)])
+        self._open[question] = known
+        submit(self._run, question, known)
 
-    def _run(
-        self, question: Hashable, key: Hashable, function: Callable[..., Any], *args: Any
-    ) -> None:
+    def _run(self, question: Hashable, known: _Open) -> None:
         result: Any
+        if not self.is_wanted(question):
+            self._runtime.loop.call_soon(self._skip, question, known)
+            return
         try:
-            result = function(*args)
+            result = known.run()
         except NoAnswer as exc:
             result = exc if isinstance(exc, self._problem) else self._problem(str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever it is: those who wait must hear of it
             result = self._problem(f"{type(exc).__name__}: {exc}")
-        self._runtime.loop.call_soon(self._have, question, key, result)
+        self._runtime.loop.call_soon(self._have, question, known, result)
 
-    def _have(self, question: Hashable, key: Hashable, result: Any) -> None:
+    def _skip(self, question: Hashable, known: _Open) -> None:
+        if self._runtime.exiting:
+            return  # all who wait are ended, and not to fail before
+        if self.is_wanted(question):
+            known.submit(self._run, question, known)  # somebody has joined meanwhile
+            return
+        del self._open[question]
+        problem = self._problem("nobody has waited for the answer")
+        for on_answer, _ in known.waiting:
+            on_answer(problem)
+
+    def _have(self, question: Hashable, known: _Open, result: Any) -> None:
         if isinstance(result, NoAnswer):
-            self._problems[question] = (time.monotonic() + KEPT, result)
+            if self.is_wanted(question):  # else nobody hears of it
+                self._problems[question] = (time.monotonic() + KEPT, result)
         else:
-            self._answers[key] = result
+            self._answers[known.key] = result
             self._problems.pop(question, None)
-        for on_answer in self._waiting.pop(question, ()):
+        del self._open[question]
+        for on_answer, _ in known.waiting:
             on_answer(result)

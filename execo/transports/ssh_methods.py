@@ -99,6 +99,10 @@ class Methods:
         self._password = None
         self._auth.stop()
 
+    def _is_wanted(self) -> bool:
+        """Whether answers still are. From any thread."""
+        return not self._over
+
     @property
     def waits_for_host(self) -> bool:
         """It is the host's turn, and nobody else's."""
@@ -245,7 +249,7 @@ class Methods:
             else:
                 then(result)
 
-        self._ring.unlock(identity, self._login, on_done)
+        self._ring.unlock(identity, self._login, self._is_wanted, on_done)
 
     def _sign(self, identity: Identity) -> None:
         key = identity.public
@@ -298,7 +302,7 @@ class Methods:
                 self.stage = "its answer"
                 then(result)
 
-        self._asker.password(self._login, self._name, self._user, on_answer)
+        self._asker.password(self._login, self._name, self._user, self._is_wanted, on_answer)
 
     def _send_password(self, password: str) -> None:
         self._done_with.add("password")
@@ -323,7 +327,7 @@ class Methods:
                 title,
                 instructions,
                 questions,
-                lambda: not self._over,
+                self._is_wanted,
                 self._on_answers,
             )
         elif len(questions) == 1 and not questions[0][1] and not self._answered:
