@@ -10,11 +10,9 @@ no code of theirs.
 
 from __future__ import annotations
 
-from .action_base import (
-    Action,
-    ActionLifecycleHandler,
-    ParallelActions,
-    SequentialActions,
+from .action_base import Action, ActionLifecycleHandler
+from .action_groups import ParallelActions, SequentialActions
+from .action_waits import (
     filter_bad_hosts,
     wait_all_actions,
     wait_any_actions,

@@ -1,4 +1,4 @@
-"""What all actions have in common, the actions made of actions, and waiting for several."""
+"""What all actions have in common."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import re
 import signal
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self
 
-from ._core.latch import Latch
-from ._core.pool import current_strand
-from ._core.pool import wait as wait_for
 from ._core.runtime import Runtime, get_runtime
 from .config import configuration
 from .delivery import call_handlers
@@ -19,23 +16,13 @@ from .execution import Execution
 from .expect import WINDOW, ExpectOutputHandler, Patterns, search_all
 from .handlers import check_lifecycle_handlers
 from .host import Host
-from .hostset import expand
 from .output import STDOUT
-from .policy import Pace, PolicyArgs, Retry, checked_retry, failure_limit
+from .policy import Pace, Retry, checked_retry, failure_limit
 from .process_base import ProcessBase, checked_signal, force_after, wait_released
 from .report import Stats
 from .time_utils import Duration, get_seconds
 
-__all__ = [
-    "Action",
-    "ActionLifecycleHandler",
-    "ParallelActions",
-    "SequentialActions",
-    "filter_bad_hosts",
-    "wait_all_actions",
-    "wait_any_actions",
-    "wait_multiple_actions",
-]
+__all__ = ["Action", "ActionLifecycleHandler"]
 
 
 class ActionLifecycleHandler:
@@ -402,184 +389,5 @@ class Action(AbstractContextManager["Action"]):
         return root._execution.admit_failure(reason)
 
 
-class _ActionGroup(Action):
-    """An action made of actions."""
-
-    def __init__(
-        self,
-        actions: Iterable[Action],
-        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
-        name: str | None = None,
-        default_expect_timeout: Duration | None = None,
-        *,
-        fanout: int | None = None,
-        hide_subactions: bool = False,
-        **policy: Unpack[PolicyArgs],
-    ) -> None:
-        super().__init__(lifecycle_handlers, name, default_expect_timeout, fanout=fanout, **policy)
-        self.actions = list(actions)
-        self.hide_subactions = hide_subactions
-        for action in self.actions:
-            if not isinstance(action, Action):
-                raise TypeError(f"{type(self).__name__} is made of actions, not of {action!r}")
-            action._parent = self
-
-    @property
-    def processes(self) -> list[ProcessBase]:
-        return [process for action in self.actions for process in action.processes]
-
-    def stats(self) -> Stats:
-        parts = [action.stats() for action in self.actions]
-        keep = not self.hide_subactions
-        return self._dated(Stats.merge(parts, name=self.name, keep_parts=keep))
-
-    def _begin(self, runtime: Runtime) -> None:
-        with runtime.lock:
-            if self._execution is not None:
-                return
-            self._execution = execution = Execution(self, runtime)
-        execution.begin()
-
-    def _children(self) -> Sequence[ProcessBase | Action]:
-        return self.actions
-
-
-class ParallelActions(_ActionGroup):
-    """Runs actions at once; with ``fanout``, at most so many of them at a time.
-
-    :param actions: the actions
-    :param lifecycle_handlers: see :class:`Action`, as all that follow
-    :param name: see there
-    :param default_expect_timeout: see there
-    :param fanout: see there
-    :param hide_subactions: reports show their sum only; also an attribute
-    :param policy: ``start_rate``, ``retry`` and ``max_failures``, see there
-    :raises TypeError: for what is no action
-    """
-
-
-class SequentialActions(_ActionGroup):
-    """Runs actions one after the other, the next one also when one has failed, unless
-    ``max_failures`` says otherwise: 0 stops at the first action that is not ok. ``kill()`` ends the
-    one that runs and gives up the rest.
-
-    :param actions: the actions
-    :param lifecycle_handlers: see :class:`Action`, as all that follow
-    :param name: see there
-    :param default_expect_timeout: see there
-    :param hide_subactions: reports show their sum only; also an attribute
-    :param start_rate: see there
-    :param retry: see there
-    :param max_failures: see there
-    :raises TypeError: for what is no action
-    """
-
-    def __init__(
-        self,
-        actions: Iterable[Action],
-        lifecycle_handlers: Iterable[ActionLifecycleHandler] | None = None,
-        name: str | None = None,
-        default_expect_timeout: Duration | None = None,
-        *,
-        hide_subactions: bool = False,
-        start_rate: float | None = None,
-        retry: Retry | None = None,
-        max_failures: int | str | None = None,
-    ) -> None:
-        super().__init__(
-            actions,
-            lifecycle_handlers,
-            name,
-            default_expect_timeout,
-            fanout=1,
-            hide_subactions=hide_subactions,
-            start_rate=start_rate,
-            retry=retry,
-            max_failures=max_failures,
-        )
-
-
-T = TypeVar("T", bound=str | Host)
-
-
-def wait_any_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
-    """Block until at least one of the actions has ended.
-
-    :param actions: started actions
-    :param timeout: seconds to wait at the most; None = no limit
-    :returns: those that have ended, in the order given; empty if the timeout came first, or if
-      no actions were given
-    :raises TypeError: for what is no action
-    :raises ValueError: if one was not started
-    """
-    return _wait(list(actions), timeout, 1)
-
-
-def wait_all_actions(actions: Iterable[Action], timeout: Duration | None = None) -> list[Action]:
-    """Block until all of the actions have ended.
-
-    :param actions: started actions
-    :param timeout: seconds to wait at the most; None = no limit
-    :returns: those that have ended, in the order given
-    :raises TypeError: for what is no action
-    :raises ValueError: if one was not started
-    """
-    actions = list(actions)
-    return _wait(actions, timeout, len(actions))
-
-
-wait_multiple_actions = wait_any_actions
-"""The reference document's name of :func:`wait_any_actions`."""
-
-
-def _wait(actions: list[Action], timeout: Duration | None, enough: int) -> list[Action]:
-    pending: list[tuple[Action, Latch]] = []
-    for action in actions:
-        if not isinstance(action, Action):
-            raise TypeError(f"this waits for actions; {action!r} has a wait() of its own, or none")
-        execution = action._execution
-        if execution is None:
-            raise ValueError(f"{action!r} was not started: call start() first")
-        action._disown(execution)
-        latch = execution.end_latch if current_strand() is not None else execution.release_latch
-        pending.append((action, latch))
-    done = Latch()
-    # Counted down rather than looked through: a thousand ends are not a million looks. Taking
-    # one from an iterator is atomic; each callback takes one, the last one gets the default.
-    countdown = iter(range(min(enough, len(pending)) - 1))
-
-    def count() -> None:
-        if next(countdown, None) is None:
-            done.fire()
-
-    if pending:
-        for _, latch in pending:
-            latch.add(count)
-        wait_for(done, get_seconds(timeout))
-        for _, latch in pending:
-            latch.discard(count)
-    return [action for action, latch in pending if latch.fired]
-
-
 def _hosts_of(processes: Iterable[ProcessBase]) -> list[Host]:
     return list(dict.fromkeys(p.host for p in processes if hasattr(p, "host")))
-
-
-def filter_bad_hosts(action: Action, hosts: T | Iterable[T] | None) -> list[T]:
-    """The hosts on which no process of ``action`` has failed, in the order given. (execo 2.8.2)
-
-    :param action: the action
-    :param hosts: as the action got them: names, Hosts, or a single one, which may be a range; the
-      entries come back as they are
-    :raises ValueError: for what cannot be a host, and for a range among several entries
-    """
-    given: Any = expand(hosts) if isinstance(hosts, str) else hosts
-    if given is None or isinstance(given, Host):
-        given = [] if given is None else [given]
-    bad = {Host(process.host) for process in action.failed if hasattr(process, "host")}
-    addresses = {host.address for host in bad}
-    return [
-        host
-        for host in given
-        if (host not in bad if isinstance(host, Host) else Host(host).address not in addresses)
-    ]

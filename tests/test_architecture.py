@@ -36,7 +36,7 @@ SSH_PARTS = rooms(
 RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
 PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
 ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
-REMOTE = ACTION | rooms("remote transfer.*")
+REMOTE = ACTION | rooms("action_groups action_waits remote transfer.*")
 KINDS = REMOTE | rooms("serial taktuk port_forwarder factory")
 DOORS = KINDS | rooms("process action")
 SCHEDULERS = DOORS | rooms("schedulers.*")
@@ -221,6 +221,8 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "serial":                PROCESS,
     "execution":             ACTION,
     "action_base":           ACTION,
+    "action_groups":         ACTION,
+    "action_waits":          ACTION,
     "remote":                ACTION | rooms("serial"),
     "taktuk":                REMOTE,
     "factory":               ACTION | rooms("action"),  # by name, when it makes one
