@@ -45,8 +45,18 @@ IN_PROCESS = {
 IDLE_SECONDS = 5.0
 
 
-def twice(run: Callable[[], None]) -> Numbers:
-    begin = time.perf_counter()
+def when_quiet() -> float:
+    """The time at which no session of the body before is left."""
+    wait_for_quiet()
+    return time.perf_counter()
+
+
+def twice(run: Callable[[], None], begin: float) -> Numbers:
+    """The seconds of two runs.
+
+    :param begin: of the first one: before what it needs was imported, since some import it when
+      they are first used and others do not
+    """
     run()
     middle = time.perf_counter()
     run()
@@ -58,9 +68,9 @@ def twice(run: Callable[[], None]) -> Numbers:
 
 @body
 def ours(scale: float) -> Numbers:
+    begin = when_quiet()
     from execo import Remote
 
-    wait_for_quiet()
     targets = hosts(scale)
 
     used: list[float] = []
@@ -71,7 +81,7 @@ def ours(scale: float) -> Numbers:
         assert remote.ok, repr(remote)
         used.append(time.process_time() - busy)
 
-    return {**twice(run), "cpu": used[1]}
+    return {**twice(run, begin), "cpu": used[1]}
 
 
 @body
@@ -104,11 +114,11 @@ def resident() -> float:
 
 @body
 def bare_paramiko(scale: float) -> Numbers:
+    begin = when_quiet()
     from concurrent.futures import ThreadPoolExecutor
 
     import paramiko
 
-    wait_for_quiet()
     raise_limit()
     here = server()
     key = paramiko.Ed25519Key.from_private_key_file(here["keyfile"])
@@ -143,7 +153,7 @@ def bare_paramiko(scale: float) -> Numbers:
             else:
                 transports.extend(pool.map(first, targets))
 
-        numbers = twice(run)
+        numbers = twice(run, begin)
     for transport in transports:
         transport.sock.shutdown(socket.SHUT_RDWR)  # its thread sleeps in a long recv()
         transport.close()
@@ -155,9 +165,9 @@ def bare_paramiko(scale: float) -> Numbers:
 
 @body
 def peer_execo2(scale: float) -> Numbers:
+    begin = when_quiet()
     from execo import Remote  # version 2.8.2
 
-    wait_for_quiet()
     raise_limit()
     here = server()
     options = tuple(ssh_options())
@@ -168,15 +178,15 @@ def peer_execo2(scale: float) -> Numbers:
         remote = Remote("true", targets, params).run()
         assert remote.ok
 
-    return twice(run)
+    return twice(run, begin)
 
 
 @body
 def peer_clustershell(scale: float) -> Numbers:
+    begin = when_quiet()
     from ClusterShell.NodeSet import NodeSet
     from ClusterShell.Task import task_self
 
-    wait_for_quiet()
     raise_limit()
     task = task_self()
     task.set_info("fanout", AT_ONCE)
@@ -188,12 +198,12 @@ def peer_clustershell(scale: float) -> Numbers:
         task.run("true", nodes=targets)
         assert task.max_retcode() == 0
 
-    return twice(run)
+    return twice(run, begin)
 
 
 @body
 def peer_pdsh(scale: float) -> Numbers:
-    wait_for_quiet()
+    begin = when_quiet()
     where = ["-l", server()["user"], "-w", ",".join(addresses(scale))]
     environment = {**os.environ, "PDSH_SSH_ARGS_APPEND": " ".join(ssh_options())}
 
@@ -205,7 +215,7 @@ def peer_pdsh(scale: float) -> Numbers:
             check=True,
         )
 
-    return twice(run)
+    return twice(run, begin)
 
 
 @body
@@ -219,9 +229,9 @@ def peer_parallel_ssh_default(scale: float) -> Numbers:
 
 
 def parallel_ssh(scale: float, pool_size: int) -> Numbers:
+    begin = when_quiet()
     from pssh.clients import ParallelSSHClient  # type: ignore[import-not-found]
 
-    wait_for_quiet()
     raise_limit()
     here = server()
     client = ParallelSSHClient(
@@ -238,16 +248,16 @@ def parallel_ssh(scale: float, pool_size: int) -> Numbers:
         client.join(output)
         assert all(one.exit_code == 0 for one in output)
 
-    return twice(run)
+    return twice(run, begin)
 
 
 @body
 def peer_asyncssh(scale: float) -> Numbers:
+    begin = when_quiet()
     import asyncio
 
     import asyncssh  # type: ignore[import-not-found]
 
-    wait_for_quiet()
     raise_limit()
     here = server()
     connections: list[Any] = []
@@ -274,12 +284,12 @@ def peer_asyncssh(scale: float) -> Numbers:
             assert done.exit_status == 0
 
     with asyncio.Runner() as runner:
-        return twice(lambda: runner.run(run()))
+        return twice(lambda: runner.run(run()), begin)
 
 
 @body
 def peer_ansible(scale: float) -> Numbers:
-    wait_for_quiet()
+    begin = when_quiet()
     raise_limit()
     here = server()
     options = " ".join(ssh_options())
@@ -315,7 +325,7 @@ def peer_ansible(scale: float) -> Numbers:
             )
             assert done.returncode == 0, done.stdout[-2000:]
 
-        return twice(run)
+        return twice(run, begin)
 
 
 def end_masters(folder: str) -> None:
