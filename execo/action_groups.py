@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Unpack
 
-from ._core.runtime import Runtime
 from .action_base import Action, ActionLifecycleHandler
-from .execution import Execution
 from .policy import PolicyArgs, Retry
 from .process_base import ProcessBase
 from .report import Stats
@@ -46,13 +44,6 @@ class _ActionGroup(Action):
         parts = [action.stats() for action in self.actions]
         keep = not self.hide_subactions
         return self._dated(Stats.merge(parts, name=self.name, keep_parts=keep))
-
-    def _begin(self, runtime: Runtime) -> None:
-        with runtime.lock:
-            if self._execution is not None:
-                return
-            self._execution = execution = Execution(self, runtime)
-        execution.begin()
 
     def _children(self) -> Sequence[ProcessBase | Action]:
         return self.actions

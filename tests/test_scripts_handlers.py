@@ -324,9 +324,11 @@ def test_a_diary_of_steps() -> None:
         ("one start", "one end"),
         ("one start", "two start"),
         ("two start", "two end"),
-        ("two end", "all end"),
     ):
         assert diary.entries.index(earlier) < diary.entries.index(later)
+    steps_alone = [entry for entry in diary.entries if not entry.startswith("all")]
+    assert sorted(steps_alone) == ["one end", "one start", "two end", "two start"]
+    assert diary.entries[-1] == "all end"
 
 
 def test_the_end_handler_has_everything_and_wait_waits_for_it(hosts: list[Host]) -> None:

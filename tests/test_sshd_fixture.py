@@ -76,12 +76,13 @@ def test_it_is_as_many_hosts_as_one_wants(sshd: RealSshd) -> None:
 
 
 @as_root
-def test_commands_run_as_an_unprivileged_user_in_a_home_of_its_own(sshd: RealSshd) -> None:
-    (host,) = sshd.hosts()
-    name, shell, home = ssh(host, "id -un; echo $SHELL; pwd; touch here").split()
-    assert name == host.user == sshd.user()
-    assert shell == "/bin/sh"
-    assert "here" in os.listdir(home)  # beside what other tests have left there
+def test_commands_run_as_an_unprivileged_user_in_a_home_of_its_own() -> None:
+    with RealSshd() as server:  # not the one of all tests, which leave files in its homes
+        (host,) = server.hosts()
+        name, shell, home = ssh(host, "id -un; echo $SHELL; pwd; touch here").split()
+        assert name == host.user == server.user()
+        assert shell == "/bin/sh"
+        assert os.listdir(home) == ["here"]
 
 
 @as_root
