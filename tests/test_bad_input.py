@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -150,7 +151,7 @@ def test_a_long_command_has_a_short_message() -> None:
         {"cmd": "true", "lifecycle_handlers": 5},
         {"cmd": "true", "stdout_handlers": [object()]},
     ],
-    ids=str,
+    ids=lambda arguments: re.sub(r" at 0x\w+", "", str(arguments)),
 )
 def test_a_wrong_call_raises(arguments: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:

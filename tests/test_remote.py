@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 import sys
@@ -126,7 +127,7 @@ QUIET = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
         (("uptime", []), "uptime", []),
         (([], "uptime"), "uptime", []),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_command_and_hosts_in_either_order(args: Any, cmd: Any, hosts: list[str]) -> None:
     remote = Remote(*args)
