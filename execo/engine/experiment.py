@@ -87,6 +87,10 @@ class Experiment:
     retries: int = 1
     """How often a combination that has failed comes again."""
 
+    lease: float | None = 60.0
+    """Seconds without a sign of life after which what another machine works on in the same folder
+    is handed out again, see :class:`~execo.engine.ParamSweeper`."""
+
     version: str | None = None
     """A folder with results of another version is refused: change it when what is measured
     changes."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +33,7 @@ class Described(Protocol):
 
     version: str | None
     retries: int
+    lease: float | None
     workdir: bool
     hosts: Any
     timeout: Duration | None
@@ -95,6 +98,7 @@ class ExperimentEngine(Engine):
             save_sweeps=True,
             name=self.engine_name,
             retries=self.experiment.retries,
+            lease=self.experiment.lease,
         )
         try:
             if self.args.retry_failed:
@@ -119,8 +123,11 @@ class ExperimentEngine(Engine):
 
     def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
         name = folder_name(combination)
-        # Not the same place as another run's: both may use the same hosts.
-        there = f"execo-{slugify(self.engine_name)}-{os.getpid()}-{name}"
+        # Other runs may use the same hosts. A run that goes on has the names of before, so that
+        # what a killed script has left there is removed.
+        here = f"{socket.gethostname()}:{self.result_dir}"
+        run = hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        there = f"execo-{slugify(self.engine_name)}-{run}-{name}"
         return Trial(
             combination,
             hosts,
@@ -161,7 +168,7 @@ class ExperimentEngine(Engine):
         yield f"hosts: {_addresses(hosts) or 'none yet'}"
         todo = combinations
         if self._place(SWEEP).exists():
-            sweeper = ParamSweeper(self._place(SWEEP), combinations)
+            sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
             states = sweeper.stats()
             sweeper.close()
             yield f"so far: {len(states.done)} done, {len(states.skipped)} failed or skipped"

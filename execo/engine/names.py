@@ -12,8 +12,8 @@ from .combination import encode
 
 __all__ = ["folder_name", "slugify"]
 
-LONGEST = 100
-"""Characters of a folder's name before its digest: file systems take 255 bytes."""
+LONGEST = 60
+"""Characters of a folder's name before its digest: it stands in commands, too."""
 
 
 def slugify(value: Any, separator: str = "-") -> str:

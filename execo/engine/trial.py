@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,8 @@ class Trial(Attempt):
         """
         if commands is None:
             return []
-        listed = [commands] if isinstance(commands, (str, Action)) else list(commands)
-        return [self._command(one) for one in listed]
+        several = isinstance(commands, Iterable) and not isinstance(commands, str)
+        return [self._command(one) for one in (commands if several else [commands])]
 
     def getting(self, files: Files) -> list[Action]:
         """Copies files from the hosts, to ``folder``/host."""
@@ -108,7 +108,7 @@ class Trial(Attempt):
             return []
         there = [name if name[:1] in "/~" else self._within(name) for name in names]
         gets = [
-            Get([host], there, self.folder / host.address, self._params, substitute=False)
+            Get([host], there, f"{self.folder / host.address}/", self._params, substitute=False)
             for host in self.hosts
         ]
         return [ParallelActions(gets, name=gets[0].name)]
