@@ -70,7 +70,7 @@ def leftovers(cluster: Cluster) -> list[str]:
     return [path.name for host in cluster.hosts for path in cluster.home(host).iterdir()]
 
 
-# -- the steps --------------------------------------------------------------------------------------
+# -- the steps -------------------------------------------------------------------------------------
 
 
 def test_a_function_that_says_what_to_run(cluster: Cluster, place: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_fails_says_why(cluster: Cluster, what: dict[str, Any], told: str) 
     assert leftovers(cluster) == []
 
 
-# -- going on ---------------------------------------------------------------------------------------
+# -- going on --------------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_where_it_was(place: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_killed_run_goes_on(place: Path) -> None:
     assert [json.loads(line)["do"] for line in journal].count("done") == 3
 
 
-# -- the plan ---------------------------------------------------------------------------------------
+# -- the plan --------------------------------------------------------------------------------------
 
 
 def test_the_plan_has_the_commands_and_changes_nothing(
@@ -310,7 +310,7 @@ def test_the_plan_leaves_out_what_is_done(capsys: pytest.CaptureFixture[str]) ->
     assert sorted(Path("r").rglob("*")) == before
 
 
-# -- what is wrong ----------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def test_what_is_wrong_is_said_before_anything_runs() -> None:
