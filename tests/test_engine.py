@@ -28,6 +28,7 @@ from execo.engine import (
     sweep,
     sweep_stats,
 )
+from execo.engine.host_pool import HostPool
 from execo.engine.names import folder_name
 from execo.host import Host
 from execo.log import logger as core_logger
@@ -229,9 +230,16 @@ def test_an_option_of_the_script_replaces_ours() -> None:
             self.args_parser.add_argument("--jobs", default="many")
             self.args_parser.add_argument("-c", dest="count")
 
+            self.args_parser.add_argument("--dry-run", action="store_true")
+            self.ran = False
+
+        def run(self) -> None:
+            self.ran = True
+
     engine = Old()
-    engine.start(["-c", "3", "--jobs", "x"])
+    engine.start(["-c", "3", "--jobs", "x", "--dry-run"])
     assert (engine.args.count, engine.args.jobs) == ("3", "x")
+    assert engine.ran
 
 
 def test_a_dry_run_does_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,6 +330,16 @@ def test_an_error_is_in_the_copy_too(place: Path) -> None:
     assert "ZeroDivisionError" in (place / "r" / "stderr").read_text()
 
 
+def test_runs_of_the_same_second_have_folders_of_their_own(place: Path) -> None:
+    class Named(Base):
+        def setup_run_name(self) -> None:
+            self.run_name = "same"
+
+    for _ in range(3):
+        Named().start([])
+    assert sorted(path.name for path in place.iterdir()) == ["same", "same-2", "same-3"]
+
+
 # -- combinations over hosts ----------------------------------------------------------------------
 
 HOSTS = [Host(f"127.0.0.{n}") for n in range(2, 6)]
@@ -369,6 +387,18 @@ def test_hosts_are_disjoint_and_no_more_run_than_fit() -> None:
     assert len(engine.stats.done) == 8
     assert max(most) == 4
     assert all(len(set(str(result).split())) == 2 for result in engine.results.values())
+
+
+def test_one_machine_is_not_two_hosts() -> None:
+    pool = HostPool([Host("a"), Host("a", user="root"), Host("b"), Host("a", port=2222), Host("b")])
+    assert [str(host) for host in pool.hosts] == ["a", "b", "a"]
+    assert pool.hosts[0].user is None
+    assert pool.take(4) is None
+    assert pool.take(2) == pool.hosts[:2]
+    assert pool.put_aside(pool.hosts[0], "dead")
+    assert not pool.put_aside(pool.hosts[0], "dead")
+    pool.give_back(pool.hosts[:2])
+    assert (pool.size, pool.free) == (2, 2)
 
 
 def test_jobs_limit_how_many_run() -> None:

@@ -18,6 +18,7 @@ import pytest
 from execo import Host, Local, Remote
 from execo.engine import (
     Experiment,
+    HashableDict,
     NotEnoughHosts,
     ParamSweeper,
     ResultFolderError,
@@ -205,6 +206,13 @@ def test_what_fails_says_why(cluster: Cluster, what: dict[str, Any], told: str) 
     assert results(made(factors={"n": [1]}, **what), cluster.hosts) == []
     assert told in why({"n": 1})
     assert leftovers(cluster) == []
+
+
+def test_files_of_a_host_stay_in_the_folder_of_the_trial(place: Path) -> None:
+    hosts = [Host("../../x"), Host(".."), Host("a", port=1), Host("a", port=2), Host("::1")]
+    trial = Trial(HashableDict(n=1), hosts, folder=place)
+    names = [str(path.relative_to(place)) for path in trial.fetched("out")]
+    assert names == ["_.._x/out", "_/out", "a-1/out", "a-2/out", "::1/out"]
 
 
 # -- going on --------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class Dispatcher:
         if error is None:
             try:
                 self._sweeper.done(combination, result=ended.result)
-            except TypeError as exc:
+            except (TypeError, RecursionError) as exc:
                 error = exc
         dead = [host for host, why in _unreachable(error).items() if self._put_aside(host, why)]
         self._pool.give_back(attempt.hosts)
@@ -251,7 +251,11 @@ class Dispatcher:
         """Ctrl-C becomes a message, so that it does not strike in the middle of something."""
         before = signal.getsignal(signal.SIGINT)
         # Ignored (nohup) stays ignored; and only the main thread can ask for signals.
-        if before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        # None: installed by what embeds Python.
+        if (
+            before in (None, signal.SIG_IGN)
+            or threading.current_thread() is not threading.main_thread()
+        ):
             yield
             return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import logging
 import os
 import sys
@@ -84,7 +85,12 @@ class Engine:
         self._add_options(self.args_parser.add_argument)
 
     def _add_options(self, add: Callable[..., Any]) -> None:
-        add("-l", dest="log_level", metavar="LEVEL", type=_level, help="log level, name or number")
+        add(
+            *("-l", "--log-level"),
+            metavar="LEVEL",
+            type=_level,
+            help="log level, name or number",
+        )
         add(
             *("-L", "--copy-outputs"),
             dest="output_mode",
@@ -112,7 +118,13 @@ class Engine:
             metavar="DIR",
             help="use this result directory: made if it is missing, else the run goes on there",
         )
-        add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+        add(
+            "--dry-run",
+            # A name of its own: --dry-run of a script that has defined it means what it says there.
+            dest="only_plan",
+            action="store_true",
+            help="print what would be done, and do nothing",
+        )
         add(
             "--jobs",
             metavar="N",
@@ -155,9 +167,11 @@ class Engine:
         self.run_name = f"{self.engine_name}_{time.strftime('%Y%m%d_%H%M%S_%z')}"
 
     def setup_result_dir(self) -> None:
-        """Sets ``result_dir``; by default ``run_name`` in the working directory. Not called with
-        ``-c``."""
-        self.result_dir = os.path.abspath(str(self.run_name))
+        """Sets ``result_dir``; by default ``run_name`` in the working directory, with a number
+        where another run has taken that. Not called with ``-c``."""
+        first = os.path.abspath(str(self.run_name))
+        names = itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2)))
+        self.result_dir = next(name for name in names if not os.path.exists(name))
 
     # -- running it ------------------------------------------------------------------------------
 
@@ -173,12 +187,12 @@ class Engine:
         given = list(sys.argv[1:] if engineargs is None else engineargs)
         self.args = self.args_parser.parse_args(given)
         self.setup_run_name()
-        if self.args.use_dir:
-            self.result_dir = os.path.abspath(self.args.use_dir)
+        if use_dir := self._option("use_dir"):
+            self.result_dir = os.path.abspath(use_dir)
         else:
             self.setup_result_dir()
         folder = Path(str(self.result_dir))
-        if self.args.dry_run:
+        if self._option("only_plan"):
             claim_folder(folder, self.engine_name, self.version, look=True)
             for line in self.plan():
                 sys.stdout.write(line + "\n")
@@ -235,17 +249,21 @@ class Engine:
             make,
             measure,
             needs,
-            jobs=self.args.jobs,
+            jobs=self._option("jobs"),
             on_interrupt=self._on_interrupt(),
             recorder=self.recorder,
             remaining=remaining,
         ).run()
 
+    def _option(self, name: str) -> Any:
+        """One of ours; None where the script has put its own in its place."""
+        return getattr(self.args, name, None)
+
     def _on_interrupt(self) -> OnInterrupt:
-        return "cancel" if self.args.on_interrupt == "cancel" else "wait"
+        return "cancel" if self._option("on_interrupt") == "cancel" else "wait"
 
     def _set_log_level(self) -> None:
-        level = self.args.log_level
+        level = self._option("log_level")
         if level is None:
             # What the engine itself says is meant for who has started it.
             if logger.level == logging.NOTSET:
@@ -255,11 +273,12 @@ class Engine:
             get_logger("execo").setLevel(level)
 
     def _keep_outputs(self, folder: Path) -> None:
-        if not self.args.output_mode:
+        mode = self._option("output_mode")
+        if not mode:
             return
-        names = ("stdout+stderr",) * 2 if self.args.merge_outputs else ("stdout", "stderr")
+        names = ("stdout+stderr",) * 2 if self._option("merge_outputs") else ("stdout", "stderr")
         paths = [folder / name for name in names]
-        if self.args.output_mode == "copy":
+        if mode == "copy":
             copy_outputs(paths[0], paths[1])
         else:
             redirect_outputs(paths[0], paths[1])

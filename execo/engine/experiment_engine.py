@@ -17,7 +17,7 @@ from execo.time_utils import Duration
 
 from .combination import HashableDict
 from .engine import Engine, logger
-from .host_pool import NotEnoughHosts
+from .host_pool import HostPool, NotEnoughHosts
 from .names import folder_name, slugify
 from .sweeper import ParamSweeper
 from .trial import Trial
@@ -198,11 +198,12 @@ CLEARING = 30.0
 def _check_enough(
     experiment: Described, combinations: Iterable[HashableDict], hosts: list[Host]
 ) -> None:
+    there = HostPool(hosts).size
     for one in combinations:
         count = experiment.needs(one)
-        if count > len(set(hosts)):
+        if count > there:
             raise NotEnoughHosts(
-                f"{dict(one)!r:.200} needs {_number(count)}, and there are {len(set(hosts))}:"
+                f"{dict(one)!r:.200} needs {_number(count)}, and there are {there}:"
                 " say more by --hosts"
             )
 

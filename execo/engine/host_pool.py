@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from execo.errors import ExecoError
-from execo.host import Host, Hosts, get_unique_hosts_list
+from execo.host import Host, Hosts, get_hosts_list
 
 __all__ = ["HostPool", "NotEnoughHosts"]
 
@@ -17,11 +17,15 @@ class NotEnoughHosts(ExecoError):
 class HostPool:
     """Hosts that are free, taken, or set aside. Belongs to one thread.
 
-    :param hosts: see :func:`~execo.host.get_hosts_list`; each counts once
+    :param hosts: see :func:`~execo.host.get_hosts_list`; each address and port counts once
     """
 
     def __init__(self, hosts: Hosts) -> None:
-        self.hosts = get_unique_hosts_list(hosts)
+        # Two users of one machine would disturb each other all the same.
+        places: dict[tuple[str, int | None], Host] = {}
+        for host in get_hosts_list(hosts):
+            places.setdefault((host.address, host.port), host)
+        self.hosts = list(places.values())
         self.set_aside: dict[Host, str] = {}
         """Host -> why it is not given out any more."""
         self._free = list(self.hosts)

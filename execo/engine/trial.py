@@ -69,8 +69,14 @@ class Trial(Attempt):
     def fetched(self, name: str) -> list[Path]:
         """What ``get`` has fetched under this name: one path for each host, in their order; on this
         machine, the file that ``run`` has left."""
-        places = [self.folder / host.address for host in self.hosts] or [self.folder]
+        places = [self._place(host) for host in self.hosts] or [self.folder]
         return [place / name for place in places]
+
+    def _place(self, host: Host) -> Path:
+        alone = [one.address for one in self.hosts].count(host.address) == 1
+        name = host.address if alone else f"{host.address}-{host.port}"
+        # An address may be any text: never another folder than one of these.
+        return self.folder / (name.replace("/", "_").lstrip(".") or "_")
 
     # -- the steps, each an action that has not been started --------------------------------------
 
@@ -108,7 +114,7 @@ class Trial(Attempt):
             return []
         there = [name if name[:1] in "/~" else self._within(name) for name in names]
         gets = [
-            Get([host], there, f"{self.folder / host.address}/", self._params, substitute=False)
+            Get([host], there, f"{self._place(host)}/", self._params, substitute=False)
             for host in self.hosts
         ]
         return [ParallelActions(gets, name=gets[0].name)]
