@@ -29,6 +29,14 @@ SHOWS = {
         "exited 3",
         "left: 127.0.0.2\n",
     ],
+    "experiment.py": ["gzip -9: ", "bzip2 -1: ", "12 of 12 done\n"],
+    "experiment_class.py": [
+        "experiment Exchange, version 1: 4 combinations\n",
+        "4. {'blocks': 4, 'size': 4096, 'tool': 'head'} on 2 hosts\n",
+        "127.0.0.3: cd execo-exchange-",
+        "{'bytes': 32781, 'who': 'first and second'}\n",
+        "engine.json sweep trials\n",
+    ],
     "failures.py": [
         "true",
         "exit code",

@@ -1,0 +1,324 @@
+"""Works through the combinations of a sweeper, several at once, each on hosts of its own.
+
+The thread that calls :meth:`Dispatcher.run` owns everything here: it alone talks to the sweeper,
+the pool and the record. Each attempt has a thread of its own, which runs the user's code and puts
+what came of it into a queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from execo.errors import ExecoError, ProcessesFailed, Reason
+from execo.host import Host
+from execo.log import get_logger
+from execo.time_utils import format_duration
+
+from .attempt import Attempt, AttemptCancelled
+from .combination import HashableDict
+from .host_pool import HostPool, NotEnoughHosts
+from .recording import Recorder, current_combination
+from .sweeper import ParamSweeper
+
+__all__ = ["Dispatcher", "OnInterrupt"]
+
+OnInterrupt = Literal["wait", "cancel"]
+
+UNREACHABLE = frozenset({Reason.CONNECT, Reason.AUTH, Reason.HOST_KEY})
+
+logger = get_logger("execo.engine")
+
+
+@dataclass(slots=True)
+class _Ended:
+    """What came of an attempt: a result, or an error."""
+
+    attempt: Attempt
+    began: float
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Dispatcher:
+    """One run over the combinations of a sweeper.
+
+    :param make: an attempt for a combination, its hosts and its number
+    :param measure: does it, on a thread of its own; what it returns is the result, what it raises
+      makes the attempt a failed one
+    :param needs: how many hosts a combination needs
+    :param jobs: how many at once at the most; None: as many as there are hosts for, and at the most
+      one for each host
+    :param on_interrupt: what Ctrl-C means for those that run: ``wait`` for their end, or
+      ``cancel`` them. A second one cancels them and does not wait
+    :param remaining: seconds that are left for all of it, None for no limit. What would take
+      longer than the longest so far is not begun
+    """
+
+    def __init__(
+        self,
+        sweeper: ParamSweeper,
+        pool: HostPool,
+        make: Callable[[HashableDict, list[Host], int], Attempt],
+        measure: Callable[[Any], Any],
+        needs: int | Callable[[HashableDict], int],
+        *,
+        jobs: int | None = None,
+        on_interrupt: OnInterrupt = "wait",
+        recorder: Recorder | None = None,
+        remaining: Callable[[], float | None] | None = None,
+    ) -> None:
+        self._sweeper = sweeper
+        self._pool = pool
+        self._make = make
+        self._measure = measure
+        self._needs = needs
+        self._jobs = jobs
+        self._on_interrupt = on_interrupt
+        self._recorder = recorder
+        self._remaining = remaining
+        self._longest = 0.0
+        self._running: list[Attempt] = []
+        # Its put() may interrupt itself, which is what a signal handler does.
+        self._messages: queue.SimpleQueue[_Ended | None] = queue.SimpleQueue()
+        self._interrupts = 0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Until nothing is left that could be handed out. Blocks.
+
+        :raises NotEnoughHosts: some need more hosts than there are, or than are left; all others
+          are done
+        :raises KeyboardInterrupt: after Ctrl-C, when those that ran have ended, or at once after a
+          second one
+        """
+        with self._told_of_interrupts():
+            try:
+                while True:
+                    self._hand_out()
+                    if not self._running:
+                        break
+                    message = self._messages.get()
+                    if message is None:
+                        self._interrupted()
+                    else:
+                        self._settle(message)
+            except BaseException:
+                self._abandon()
+                raise
+        if self._interrupts:
+            raise KeyboardInterrupt
+        if not self._stopping:
+            self._check_hosts(self._sweeper.get_remaining())
+
+    # -- handing out ---------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        while not self._stopping and len(self._running) < (self._jobs or max(1, self._pool.size)):
+            if self._no_time_left():
+                self._stopping = True
+                return
+            # Only one that can begin now is taken: other scripts may work on the same sweep.
+            if isinstance(self._needs, int) and self._needs > self._pool.free:
+                return
+            # A filter is given all that remain: not where nobody has to choose.
+            choose = None if isinstance(self._needs, int) else self._fitting
+            taken = self._sweeper.get_next(choose)
+            if taken is None:
+                return
+            hosts = self._pool.take(self._need(taken))
+            assert hosts is not None
+            self._begin(taken, hosts)
+
+    def _need(self, combination: HashableDict) -> int:
+        return self._needs if isinstance(self._needs, int) else self._needs(combination)
+
+    def _fitting(self, todo: Iterable[HashableDict]) -> Iterator[HashableDict]:
+        """The first one that the hosts are enough for. If only the free ones are not, then none:
+        small ones that overtake would keep it waiting for ever."""
+        for one in todo:
+            count = self._need(one)
+            if count <= self._pool.free:
+                yield one
+                return
+            if count <= self._pool.size:
+                return
+
+    def _no_time_left(self) -> bool:
+        left = self._remaining() if self._remaining is not None else None
+        if left is None or left > self._longest:
+            return False
+        logger.warning(
+            "%s are left, the longest took %s: nothing more is begun",
+            *(format_duration(max(0.0, left)), format_duration(self._longest)),
+        )
+        return True
+
+    def _begin(self, combination: HashableDict, hosts: list[Host]) -> None:
+        number = self._sweeper.entry(combination).attempts
+        attempt = self._make(combination, hosts, number)
+        self._running.append(attempt)
+        logger.info("begin %s", _named(attempt))
+        # A daemon: after a second Ctrl-C nobody waits for it.
+        threading.Thread(
+            target=self._work, args=(attempt,), name="execo-attempt", daemon=True
+        ).start()
+
+    def _work(self, attempt: Attempt) -> None:
+        """On a thread of its own."""
+        current_combination.set(attempt.combination)
+        ended = _Ended(attempt, time.time())
+        try:
+            ended.result = self._measure(attempt)
+        except BaseException as exc:  # noqa: BLE001 - told to the thread that decides
+            ended.error = exc
+        self._messages.put(ended)
+
+    # -- what became of it ---------------------------------------------------------------------
+
+    def _settle(self, ended: _Ended) -> None:
+        attempt, error = ended.attempt, ended.error
+        combination = attempt.combination
+        self._running.remove(attempt)
+        if error is None:
+            try:
+                self._sweeper.done(combination, result=ended.result)
+            except (TypeError, RecursionError) as exc:
+                error = exc
+        dead = [host for host, why in _unreachable(error).items() if self._put_aside(host, why)]
+        self._pool.give_back(attempt.hosts)
+        if error is None:
+            self._longest = max(self._longest, time.time() - ended.began)
+            logger.info("done %s", _named(attempt))
+            self._record(ended, "done")
+        elif attempt.cancelled or isinstance(error, AttemptCancelled):
+            self._sweeper.cancel(combination)
+        elif dead:
+            # Not its fault, and others can have it. It ends: each time there are fewer hosts.
+            self._sweeper.cancel(combination)
+            self._record(ended, "failed", _told(error))
+        elif isinstance(error, Exception):
+            why = _told(error)
+            logger.warning("failed %s: %s", _named(attempt), why)
+            self._sweeper.failed(combination, why)
+            self._record(ended, "failed", why)
+        else:  # SystemExit, say: all of it is to end
+            self._sweeper.cancel(combination)
+            raise error
+
+    def _put_aside(self, host: Host, why: str) -> bool:
+        if not self._pool.put_aside(host, why):
+            return False
+        logger.warning("%s is not used any more: %s", host.address, why)
+        return True
+
+    def _record(self, ended: _Ended, state: str, reason: str | None = None) -> None:
+        if self._recorder is not None:
+            attempt = ended.attempt
+            self._recorder.result(
+                attempt.combination,
+                state=state,
+                result=ended.result if state == "done" else None,
+                start=ended.began,
+                end=time.time(),
+                reason=reason,
+                attempt=attempt.number,
+                hosts=[host.address for host in attempt.hosts],
+            )
+
+    def _check_hosts(self, remaining: Iterable[HashableDict]) -> None:
+        most = max(map(self._need, remaining), default=0)
+        if most > self._pool.size:
+            aside = ", ".join(
+                f"{host.address} ({why})" for host, why in self._pool.set_aside.items()
+            )
+            raise NotEnoughHosts(
+                f"combinations remain that need {most} hosts, and there are {self._pool.size}"
+                + (f"; not used any more: {aside}" if aside else "")
+            )
+
+    # -- Ctrl-C --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _told_of_interrupts(self) -> Iterator[None]:
+        """Ctrl-C becomes a message, so that it does not strike in the middle of something."""
+        before = signal.getsignal(signal.SIGINT)
+        # Ignored (nohup) stays ignored; and only the main thread can ask for signals.
+        # None: installed by what embeds Python.
+        if (
+            before in (None, signal.SIG_IGN)
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            yield
+            return
+
+        def told(*_: object) -> None:
+            self._interrupts += 1
+            if self._interrupts > 2:
+                raise KeyboardInterrupt  # the folder of the sweep does not answer, it seems
+            self._messages.put(None)
+
+        signal.signal(signal.SIGINT, told)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupted(self) -> None:
+        if self._stopping and self._interrupts > 1:
+            raise KeyboardInterrupt
+        self._stopping = True
+        verb = "waiting for" if self._on_interrupt == "wait" else "cancelling"
+        logger.warning(
+            "interrupted: %s %d that run; once more to stop at once", verb, len(self._running)
+        )
+        if self._on_interrupt == "cancel":
+            for attempt in self._running:
+                attempt.cancel()
+
+    def _abandon(self) -> None:
+        """Without waiting: what ran is to be done again."""
+        running, self._running = self._running, []
+        for attempt in running:
+            attempt.cancel()
+        try:
+            self._sweeper.cancel_batch(attempt.combination for attempt in running)
+        except OSError as exc:  # they are free as soon as this process is gone
+            logger.warning("%s", exc)
+
+
+def _named(attempt: Attempt) -> str:
+    hosts = ", ".join(host.address for host in attempt.hosts)
+    again = f" (attempt {attempt.number})" if attempt.number > 1 else ""
+    return f"{dict(attempt.combination)!r:.200}{f' on {hosts}' if hosts else ''}{again}"
+
+
+def _unreachable(error: BaseException | None) -> dict[Host, str]:
+    if not isinstance(error, ProcessesFailed):
+        return {}
+    return {
+        process.host: process.message
+        for process in error.processes
+        if process.reason in UNREACHABLE and getattr(process, "host", None) is not None
+    }
+
+
+def _told(error: BaseException) -> str:
+    """One text for the journal; of an error of the user's code, the place too."""
+    if isinstance(error, ProcessesFailed):
+        shown = [f"{one!r}: {one.message or 'failed'}" for one in error.processes[:3]]
+        more = len(error.processes) - len(shown)
+        return "; ".join(shown) + (f"; and {more} more" if more else "")
+    if isinstance(error, ExecoError):
+        return str(error)
+    text = "".join(traceback.format_exception_only(error)).strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return text + place

@@ -1,0 +1,232 @@
+"""The engine of experiments: sweeper, hosts, folders, and the plan of ``--dry-run``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from execo.action_base import Action
+from execo.host import Host, Hosts, get_hosts_list
+from execo.hostset import fold
+from execo.time_utils import Duration
+
+from .combination import HashableDict
+from .engine import Engine, logger
+from .host_pool import HostPool, NotEnoughHosts
+from .names import folder_name, slugify
+from .sweeper import ParamSweeper
+from .trial import Trial
+
+__all__ = ["ExperimentEngine"]
+
+SWEEP = "sweep"
+TRIALS = "trials"
+
+
+class Described(Protocol):
+    """What the engine asks of an :class:`~execo.engine.Experiment`."""
+
+    version: str | None
+    retries: int
+    lease: float | None
+    workdir: bool
+    hosts: Any
+    timeout: Duration | None
+    connection_params: Any
+
+    @property
+    def title(self) -> str: ...
+
+    def combinations(self) -> list[HashableDict]: ...
+    def needs(self, combination: HashableDict) -> int: ...
+    def asked(self, name: str, trial: Trial) -> Any: ...
+    def measure(self, trial: Trial) -> Any: ...
+
+
+class ExperimentEngine(Engine):
+    """Runs one experiment.
+
+    :param hosts: used unless ``--hosts`` says others
+    :param folder: used unless ``-c`` says another one
+    """
+
+    def __init__(
+        self,
+        experiment: Described,
+        *,
+        hosts: Hosts = None,
+        folder: str | os.PathLike[str] | None = None,
+        remaining: Callable[[], float | None] | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.version = experiment.version
+        self.results: dict[HashableDict, Any] = {}
+        """Of what is done, after the run."""
+        self._hosts = get_hosts_list(hosts)
+        self._folder = folder
+        self._remaining = remaining
+        super().__init__()
+        add = self.args_parser.add_argument
+        add("--hosts", metavar="'A B ...'", help="hosts to use, with ranges: 'node[1-4] other'")
+        add("--retry-failed", action="store_true", help="what has failed for good is tried again")
+
+    @property
+    def engine_name(self) -> str:
+        return self.experiment.title
+
+    def setup_result_dir(self) -> None:
+        super().setup_result_dir()
+        if self._folder is not None:
+            self.result_dir = os.path.abspath(self._folder)
+
+    def _all_hosts(self) -> list[Host]:
+        return get_hosts_list(self.args.hosts.split()) if self.args.hosts else self._hosts
+
+    def run(self) -> None:
+        """All combinations that are to be done."""
+        hosts = self._all_hosts()
+        combinations = self.experiment.combinations()
+        _check_enough(self.experiment, combinations, hosts)
+        sweeper = ParamSweeper(
+            self._place(SWEEP),
+            combinations,
+            save_sweeps=True,
+            name=self.engine_name,
+            retries=self.experiment.retries,
+            lease=self.experiment.lease,
+        )
+        try:
+            if self.args.retry_failed:
+                sweeper.reset()
+            constant = self.experiment.hosts
+            self.run_combinations(
+                sweeper,
+                self._measure,
+                hosts=hosts,
+                # A number spares the sweeper from showing all that remain, each time.
+                needs=constant if type(constant) is int else self.experiment.needs,
+                make=self._trial,
+                remaining=self._remaining,
+            )
+        finally:
+            self.results = sweeper.results
+            logger.info("%s", sweeper)
+            sweeper.close()
+
+    def _place(self, *names: str) -> Path:
+        return Path(str(self.result_dir), *names)
+
+    def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
+        name = folder_name(combination)
+        # Other runs may use the same hosts. A run that goes on has the names of before, so that
+        # what a killed script has left there is removed.
+        here = f"{socket.gethostname()}:{self.result_dir}"
+        run = hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        there = f"execo-{slugify(self.engine_name)}-{run}-{name}"
+        return Trial(
+            combination,
+            hosts,
+            number,
+            folder=self._place(TRIALS, name),
+            workdir=there if self.experiment.workdir else None,
+            connection_params=self.experiment.connection_params,
+        )
+
+    def _measure(self, trial: Trial) -> Any:
+        """On the thread of the trial."""
+        if trial.folder.exists():
+            shutil.rmtree(trial.folder)  # of an attempt that has failed, or was cut short
+        trial.folder.mkdir(parents=True)
+        trial.run_all(trial.preparing(), self.experiment.timeout)
+        try:
+            return self.experiment.measure(trial)
+        finally:
+            self._clear(trial)
+
+    def _clear(self, trial: Trial) -> None:
+        # Not by trial.run(): also after an error, and when the experiment is being stopped.
+        for action in trial.clearing():
+            action.run(timeout=CLEARING)
+            if not action.finished_ok:
+                action.kill()
+                logger.warning("%s is left on %s", trial.workdir, _addresses(trial.hosts))
+
+    # -- the plan --------------------------------------------------------------------------------
+
+    def plan(self) -> Iterator[str]:
+        """The combinations that are to be done, with the commands of each."""
+        experiment, hosts = self.experiment, self._all_hosts()
+        combinations = experiment.combinations()
+        version = "" if self.version is None else f", version {self.version}"
+        yield f"experiment {self.engine_name}{version}: {len(combinations)} combinations"
+        yield f"result directory: {self.result_dir}"
+        yield f"hosts: {_addresses(hosts) or 'none yet'}"
+        todo = combinations
+        if self._place(SWEEP).exists():
+            sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
+            states = sweeper.stats()
+            sweeper.close()
+            yield f"so far: {len(states.done)} done, {len(states.skipped)} failed or skipped"
+            again = states.skipped if self.args.retry_failed else set()
+            todo = [one for one in combinations if one in states.remaining or one in again]
+        for at, combination in enumerate(todo, 1):
+            count = experiment.needs(combination)
+            shown = hosts[:count] if len(hosts) >= count else _made_up(count)
+            trial = self._trial(combination, shown, 1)
+            yield f"{at}. {dict(combination)!r} on {_number(count)}"
+            for action in self._actions(trial):
+                yield from (f"   {line}" for line in _lines(action))
+
+    def _actions(self, trial: Trial) -> Iterator[Action]:
+        asked = self.experiment.asked
+        yield from trial.preparing()
+        yield from trial.putting(asked("put", trial))
+        yield from trial.running(asked("run", trial))
+        yield from trial.getting(asked("get", trial))
+        yield from trial.clearing()
+
+
+CLEARING = 30.0
+"""Seconds to remove a folder on the hosts."""
+
+
+def _check_enough(
+    experiment: Described, combinations: Iterable[HashableDict], hosts: list[Host]
+) -> None:
+    there = HostPool(hosts).size
+    for one in combinations:
+        count = experiment.needs(one)
+        if count > there:
+            raise NotEnoughHosts(
+                f"{dict(one)!r:.200} needs {_number(count)}, and there are {there}:"
+                " say more by --hosts"
+            )
+
+
+def _made_up(count: int) -> list[Host]:
+    return [Host(f"host{at}") for at in range(1, count + 1)]
+
+
+def _number(count: int) -> str:
+    return f"{count} host{'' if count == 1 else 's'}" if count else "this machine"
+
+
+def _addresses(hosts: Iterable[Host]) -> str:
+    return fold(dict.fromkeys(host.address for host in hosts))
+
+
+def _lines(action: Action) -> Iterator[str]:
+    """Its commands; one that is the same on all hosts, once."""
+    where: dict[str, list[Host]] = {}
+    for process in action.processes:
+        # What a remote process runs there, not how ssh is called.
+        command = getattr(process, "remote_cmd", process.cmd)
+        text = command if isinstance(command, str) else " ".join(map(str, command))
+        where.setdefault(text, []).extend(filter(None, [getattr(process, "host", None)]))
+    for text, hosts in where.items():
+        yield f"{_addresses(hosts)}: {text}" if hosts else text
