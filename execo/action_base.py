@@ -70,7 +70,7 @@ class Action(AbstractContextManager["Action"]):
 
     _execution: Execution | None = None
     _parent: Action | None = None
-    _label: Any = None
+    _purpose: Any = None
     """What it was started for, as far as somebody observes."""
     _chosen: Sequence[ProcessBase | Action] | None = None
     """The children that the next start() concerns; None = all."""
@@ -167,7 +167,7 @@ class Action(AbstractContextManager["Action"]):
         """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
         as others end. A second call does nothing."""
         if observing.observers and self._execution is None:
-            self._label = observing.label.get()
+            self._purpose = observing.label.get()
         runtime = get_runtime(configuration["switch_interval"])
         runtime.run_unbroken(self._begin, runtime)
         return self

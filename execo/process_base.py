@@ -62,7 +62,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     _events: dict[str, Any] | None = None
     _action: Action | None = None
-    _label: Any = None
+    _purpose: Any = None
     """What it was started for, as far as somebody observes."""
     _early_input: tuple[str | bytes | None, ...] = ()
     _early_watchers: tuple[Callable[[], object], ...] = ()
@@ -74,7 +74,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         nothing. Blocks no longer than the system takes to start a program."""
         if self._run is None:
             if observing.observers:
-                self._label = observing.label.get()
+                self._purpose = observing.label.get()
             runtime = get_runtime(configuration["switch_interval"])
             runtime.run_unbroken(start_all, [self], brief=True)
         return self

@@ -159,9 +159,9 @@ class EventWriter:
 
     def _label_of(self, process: ProcessBase) -> Any:
         """What it was started for, or the action as whose part it runs."""
-        label, action = process._label, process._action
+        label, action = process._purpose, process._action
         while label is None and action is not None and self._number_of(action) is not None:
-            label, action = action._label, action._parent
+            label, action = action._purpose, action._parent
         return label
 
     def process_printed(self, run: Run, stream: int, data: bytes) -> None:

@@ -20,8 +20,8 @@ __all__ = ["BusyError", "LineFile", "encode_line", "read_lines"]
 
 _TORN = b'{"do":"torn"}'
 
-encode_line = json.JSONEncoder(separators=(",", ":")).encode
-"""An object as one line, pure ASCII."""
+encode_line = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""An object as one line, pure ASCII. One within itself is a RecursionError."""
 
 
 class BusyError(OSError):

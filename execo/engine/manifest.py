@@ -111,9 +111,8 @@ def _user() -> str:
 
 
 def _versions() -> dict[str, str]:
-    import execo
-
-    found = {"execo": execo.__version__, "python": platform.python_version()}
+    execo = getattr(sys.modules["execo"], "__version__", None)
+    found = {"execo": str(execo), "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from execo import observing
+from execo._core.runtime import current_runtime
 from execo.config import default_connection_params
 from execo.errors import ExecoError
 from execo.host import Hosts, get_hosts_list
@@ -279,14 +280,16 @@ class Record:
             raise ValueError(f"the state of a result is one of {', '.join(STATES)}: not {state!r}")
         line: dict[str, Any] = {"do": "result", "at": _now(), "for": plain(checked(combination))}
         line |= {"state": state, "end": _now() if end is None else end}
-        more: dict[str, Any] = {"result": _masked(result, self._masks), "start": start}
+        more: dict[str, Any] = {"start": start}
         more["reason"] = None if reason is None else self._masks.text(str(reason))
         more["attempt"] = None if attempt == 1 else attempt
         more["hosts"] = [host.address for host in get_hosts_list(hosts)] or None
         line |= {name: value for name, value in more.items() if value is not None}
         try:
+            if result is not None:
+                line["result"] = _masked(result, self._masks)
             text = encode_line(line)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise TypeError(
                 f"a result is what JSON has, dicts, lists, text, numbers: {exc}"
             ) from exc
@@ -358,6 +361,10 @@ class _Open:
     def close(self, error: str | None = None) -> None:
         if self.foreign:
             return
+        runtime = current_runtime()
+        if runtime is not None and not runtime.gone:
+            # What has just been started is there for its user before the I/O thread tells of it.
+            runtime.loop.run_sync(lambda: None)
         observing.unobserve(self.writer)
         line: dict[str, Any] = {"do": "close", "at": _now()}
         self.writer.close(line if error is None else line | {"error": error})
