@@ -18,7 +18,7 @@ with Cluster(2) as cluster:
         for combination in sweep({"size": [1, 2]}):
             with record.combination(combination):
                 size = combination["size"]
-                remote = Remote("echo {{size}}{{size}}", hosts).run()
+                remote = Remote(f"echo {size}{size}", hosts).run()
             numbers = [int(process.stdout) for process in remote.processes]
             record.result(combination, {"sum": sum(numbers)}, hosts=hosts)
     # Its end.

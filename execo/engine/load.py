@@ -32,7 +32,9 @@ class LoadError(ExecoError):
 def load(folder: str | os.PathLike[str]) -> Run:
     """The run whose record is in a folder, as far as it has come; nothing is written there.
 
-    The folder of a :class:`~execo.engine.ParamSweeper` is read, too, if it is the folder itself or
+    ``ended`` and ``error`` in the manifest say how it has ended, if it has.
+
+    The folder of a ``ParamSweeper`` is read, too, if it is the folder itself or
     directly within: combinations, states, and the results that the record itself does not have.
     Lines that cannot be read are passed over, and named in ``faults``; a last line that was not
     written to its end does not count. (new)
@@ -49,6 +51,8 @@ def load(folder: str | os.PathLike[str]) -> Run:
     events = _Events(faults)
     for record in read_lines(path / EVENTS, faults):
         events.take(record)
+    if events.end is not None:
+        manifest |= {"ended": events.end["at"], "error": events.end.get("error")}
     results = list(_results(path, faults))
     combinations, states, sweep_results = _sweeps(path, faults)
     have = {row.combination for row in results}
@@ -108,6 +112,8 @@ class _Events:
         self.actions: dict[int, dict[str, Any]] = {}
         self.texts: dict[int, str] = {}
         self.combinations: dict[int, HashableDict] = {}
+        self.end: dict[str, Any] | None = None
+        """How the last part has ended, if it has."""
 
     def take(self, record: dict[str, Any]) -> None:
         handler = _HANDLERS.get(record.get("do", ""))
@@ -180,13 +186,16 @@ class _Events:
     def _combination(self, record: dict[str, Any]) -> None:
         self.combinations[record["n"]] = revived(record["is"])
 
-    def _bound(self, record: dict[str, Any]) -> None:
-        """The beginning or the end of a part of the record: the manifest has both."""
+    def _open(self, record: dict[str, Any]) -> None:
+        self.end = None
+
+    def _close(self, record: dict[str, Any]) -> None:
+        self.end = {"at": record["at"], "error": record.get("error")}
 
 
 _HANDLERS = {
-    "open": _Events._bound,
-    "close": _Events._bound,
+    "open": _Events._open,
+    "close": _Events._close,
     "text": _Events._keep_text,
     "combination": _Events._combination,
     "start": _Events._start,

@@ -57,7 +57,7 @@ class Record:
         with Record("results/2026-11-21", hosts=hosts) as record:
             for combination in sweep({"size": [1, 2, 4]}):
                 with record.combination(combination):
-                    remote = Remote("./bench {{combination['size']}}", hosts).run()
+                    remote = Remote(f"./bench {combination['size']}", hosts).run()
                 record.result(combination, {"seconds": float(remote.processes[0].stdout)})
 
     :func:`~execo.engine.load` gives it back, on any machine that the folder was copied to, also if
@@ -170,9 +170,6 @@ class Record:
         opened.close(text)
         if opened.finalizer is not None:
             opened.finalizer.detach()
-        with self._mutex:
-            self._manifest |= {"ended": _now(), "error": text}
-            self._write_manifest()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -239,8 +236,8 @@ class Record:
     def combination(self, combination: Mapping[Any, Any]) -> Iterator[None]:
         """What this thread (or coroutine) starts within the block is for this combination.
 
-        :raises TypeError: for what no combination may hold, see
-          :class:`~execo.engine.ParamSweeper`
+        :raises TypeError: for a value other than None, bool, int, float, str, and tuples and dicts
+          of these
         """
         token = observing.label.set(HashableDict(checked(combination)))
         try:
