@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Self
 
+from . import observing
 from ._core.runtime import Runtime, get_runtime
 from .config import configuration
 from .delivery import call_handlers
@@ -69,6 +70,8 @@ class Action(AbstractContextManager["Action"]):
 
     _execution: Execution | None = None
     _parent: Action | None = None
+    _purpose: Any = None
+    """What it was started for, as far as somebody observes."""
     _chosen: Sequence[ProcessBase | Action] | None = None
     """The children that the next start() concerns; None = all."""
 
@@ -163,6 +166,8 @@ class Action(AbstractContextManager["Action"]):
     def start(self) -> Self:
         """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
         as others end. A second call does nothing."""
+        if observing.observers and self._execution is None:
+            self._purpose = observing.label.get()
         runtime = get_runtime(configuration["switch_interval"])
         runtime.run_unbroken(self._begin, runtime)
         return self

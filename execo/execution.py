@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from . import observing
 from ._core.latch import Latch
 from ._core.pool import Strand
 from ._core.runtime import Runtime
@@ -66,6 +67,8 @@ class Execution:
     def begin(self) -> None:
         """Start as many children as may run at a time."""
         self.start_date = time.time()
+        if observing.observers:
+            observing.tell("action_started", self)
         self._call_handlers("start")
         if not self._children:
             self.runtime.loop.call_soon(self._end)
@@ -193,6 +196,8 @@ class Execution:
         if self.end_latch.fired:
             return  # in the middle of giving up the last ones
         self.end_date = time.time()
+        if observing.observers:
+            observing.tell("action_ended", self)
         self.end_latch.fire()
         if self._failures.total() > self._most_logs:
             self._on_strand(self._log_summary)

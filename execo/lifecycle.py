@@ -26,6 +26,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from . import observing
 from ._core.latch import Latch
 from ._core.runtime import Runtime
 from .config import configuration
@@ -103,6 +104,8 @@ class Run(Outcome):
         self.state = State.RUNNING
         self.pid, self.start_date = channel.pid, channel.start_date
         self.waited = channel.waited > LONG_WAIT
+        if observing.observers:
+            observing.tell("process_started", self)
         if self.process.timeout is not None:
             timeout = float(self.process.timeout)
             self._timeout_timer = self.runtime.loop.call_later(timeout, self._on_timeout)
@@ -127,6 +130,8 @@ class Run(Outcome):
             capture.append(data)
         if self._reading is not None:
             self._reading.add(stream, data)
+        if observing.observers:
+            observing.tell("process_printed", self, stream, data)
         if self._has_handlers(stream):
             self.delivery.output(self.channel, stream, data, eof=False)
 
@@ -420,6 +425,8 @@ class Run(Outcome):
             # The user's attributes are theirs to break; wait() returns all the same.
             logger.exception("internal error at the end of %r", self.process)
             told = False
+        if observing.observers:
+            observing.tell("process_ended", self)
         self.end_latch.fire()
         if not told:
             self.release_latch.fire()

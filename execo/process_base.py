@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from . import transports
+from . import observing, transports
 from ._core.latch import Latch
 from ._core.locks import new_lock
 from ._core.pool import current_strand
@@ -62,6 +62,8 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     _events: dict[str, Any] | None = None
     _action: Action | None = None
+    _purpose: Any = None
+    """What it was started for, as far as somebody observes."""
     _early_input: tuple[str | bytes | None, ...] = ()
     _early_watchers: tuple[Callable[[], object], ...] = ()
 
@@ -71,6 +73,8 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         """Start it and return. A local command runs then, or has failed; a second call does
         nothing. Blocks no longer than the system takes to start a program."""
         if self._run is None:
+            if observing.observers:
+                self._purpose = observing.label.get()
             runtime = get_runtime(configuration["switch_interval"])
             runtime.run_unbroken(start_all, [self], brief=True)
         return self

@@ -33,7 +33,7 @@ SSH_PARTS = rooms(
     " transports.asking"
 )
 # One run of a process: what is known of it, its events and output, its stdin, its states.
-RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle")
+RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle observing")
 PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
 ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
 REMOTE = ACTION | rooms("action_groups action_waits remote transfer.*")
@@ -206,6 +206,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.tree":       SEAM | rooms("transports.sshconfig transports.local"),
     "transports.node":       (),  # its text is sent to hosts that have Python and no execo
     "policy":                GROUND,
+    "observing":             CORE,
     "outcome":               RUN,
     "delivery":              RUN,
     "feed":                  RUN,
@@ -259,6 +260,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "reading": rooms("lifecycle"),
     "connection": rooms("transports.ssh_config"),
     "lifecycle": rooms("process_base asyncio"),
+    "observing": rooms("lifecycle execution"),
     "delivery": rooms("process_base action_base"),
     "search": rooms("reading"),
     "expect": rooms("process_base lifecycle"),

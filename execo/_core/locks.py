@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging  # noqa: F401 - see fork_gate
 import os
 import threading
 
@@ -68,4 +69,8 @@ class ForkGate:
 
 
 fork_gate = ForkGate()
-"""The gate of this process."""
+"""The gate of this process.
+
+What is to be done before a fork is done in the reverse of the order in which it was registered, and
+``logging`` takes its lock then. It must register before the gate: a fork that held that lock while
+it waits here would wait for a thread inside that waits for the lock."""

@@ -1,4 +1,4 @@
-"""A recorded run, as it was read back: what the pictures, the report and the analysis start from."""
+"""A recorded run, as it was read back: what pictures, reports and the analysis start from."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from .combination import HashableDict
+from .frames import to_frame
 
-__all__ = ["ActionRow", "ProcessRow", "ResultRow", "Run"]
+__all__ = ["OUTPUTS", "ActionRow", "ProcessRow", "ResultRow", "Run", "output_name"]
+
+OUTPUTS = "outputs"
+
+
+def output_name(number: int, stream: str) -> str:
+    """Where an output is within the folder of a run: ``outputs/17.stdout``."""
+    return f"{OUTPUTS}/{number}.{stream}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +29,10 @@ class ProcessRow:
     - ``host``: the address; None for a local one
     - ``cmd``: the command; its name where it has one that is not the command
     - ``outcome``: ``ok``, ``running`` (the record ends before it), or the reason of the failure
-    - ``stdout_size``, ``stderr_size``: bytes
+    - ``stdout_size``, ``stderr_size``: bytes that it has printed
+    - ``message``: why it has failed, in words
+    - ``truncated``: not all of what it has printed was recorded
+    - ``stdout``, ``stderr``: short ones; see :meth:`Run.output` for any
     """
 
     number: int
@@ -35,6 +46,10 @@ class ProcessRow:
     stdout_size: int = 0
     stderr_size: int = 0
     combination: HashableDict | None = None
+    message: str = ""
+    truncated: bool = False
+    stdout: str | None = field(default=None, repr=False)
+    stderr: str | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -85,3 +100,34 @@ class Run:
     combinations: Sequence[HashableDict] = ()
     states: Mapping[HashableDict, str] = field(default_factory=dict)
     faults: Sequence[str] = ()
+
+    def output(self, process: ProcessRow, stream: str = "stdout") -> bytes:
+        """What a process has printed, as far as it was recorded.
+
+        :param process: one of ``processes``
+        :param stream: ``stdout`` or ``stderr``
+        :raises ValueError: for another stream
+        :raises OSError: its file cannot be read
+        """
+        if stream not in ("stdout", "stderr"):
+            raise ValueError(f"a stream is stdout or stderr, not {stream!r}")
+        text: str | None = getattr(process, stream)
+        if text is not None:
+            return text.encode()
+        try:
+            return (self.folder / output_name(process.number, stream)).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def to_frame(self, what: str = "results") -> Any:
+        """The rows as a pandas DataFrame, in their order.
+
+        :param what: ``results``: a row for each, with a column for each factor, ``state``,
+          ``attempt``, ``start``, ``end``, ``duration`` (seconds), ``hosts``, ``reason``, and a
+          column for each name in the results (``result``, where these are no dicts). A name that is
+          a factor's, or one of these, stands behind ``result.``. ``processes`` and ``actions``:
+          the attributes of each, with ``duration``
+        :raises ImportError: pandas is not installed
+        :raises ValueError: for anything else
+        """
+        return to_frame(self, what)
