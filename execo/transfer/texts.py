@@ -44,7 +44,7 @@ END_NAME = ".execo-end-of-archive"
 _MOST_WORDS = 100_000
 """Characters of all names together that a command may have: Linux takes 128 KiB."""
 
-# rename(2) replaces a link, not the file that it leads to, so that is looked for. A link in a folder
+# rename(2) replaces a link, not the file that it leads to: that is looked for. A link in a folder
 # for everybody (/tmp) is followed only if it is one's own or that of the folder's owner: as Linux
 # does in open(2) (fs.protected_symlinks), which readlink gets around. Somebody else could lead us
 # to a file of ours. The point keeps line feeds at the end of a name, which $(...) would drop.
