@@ -49,6 +49,7 @@ def check_harmless(around: Path) -> None:
         assert status.st_nlink == 1 or stat.S_ISDIR(status.st_mode)
     assert sorted(path.name for path in around.iterdir()) in (["outside"], ["outside", "to"])
     assert (around / "outside").read_text() == "ours"
+    assert not (around.parent / "new").exists()
     assert left(around) == []
 
 
@@ -92,6 +93,10 @@ NAMES = [
     "a/../../../outside",
     "./../outside",
     "..//outside",
+    "../../new",
+    "../../../new",
+    "a/../../../new",
+    "d/../../../../new",
     "a\0b",
     "a" * 300,
     "a/" * 300 + "b",
