@@ -62,6 +62,7 @@ __all__ = [
     "TAKTUK",
     "TRACE",
     "BuiltIn",
+    "Secret",
     "ConfigWarning",
     "configuration",
     "default_connection_params",
