@@ -27,11 +27,15 @@ ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
 
 
 def member(
-    name: str, kind: bytes = tarfile.REGTYPE, *, mode: int = 0o644, **pax: str
+    name: str,
+    kind: bytes = tarfile.REGTYPE,
+    *,
+    mode: int = 0o644,
+    pax: dict[str, str] | None = None,
 ) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode = kind, mode
-    entry.pax_headers = dict(pax)
+    entry.pax_headers = dict(pax or {})
     return entry
 
 
@@ -115,7 +119,7 @@ def test_whatever_name_it_sends(
 ) -> None:
     sent(hosts, monkeypatch, archive_of((member("first"), b"1"), (member(name), b"evil")))
     check_harmless(around)
-    pax = member("x", path=name)
+    pax = member("x", pax={"path": name})
     sent(hosts, monkeypatch, archive_of((pax, b"evil")))
     check_harmless(around)
     alone = b"execo-get file 4 7777 0\n" + os.fsencode(name.replace("\0", "")) + b"\0evil"
@@ -143,7 +147,7 @@ def test_whatever_name_it_sends(
 def test_whatever_attributes_it_sends(
     hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch, around: Path, pax: dict[str, str]
 ) -> None:
-    process = sent(hosts, monkeypatch, archive_of((member("x", **pax), b"evil" * 300)))
+    process = sent(hosts, monkeypatch, archive_of((member("x", pax=pax), b"evil" * 300)))
     assert process.ended
     check_harmless(around)
     assert sum(status.st_size for status in everything(around) if status.st_size > 100_000) == 0
