@@ -16,6 +16,7 @@ __all__ = [
     "CONNECTION_RULES",
     "Rule",
     "Secret",
+    "can_be_sent",
     "is_words",
     "kept",
     "shown",
@@ -29,6 +30,16 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+
+def can_be_sent(text: str) -> bool:
+    """Whether a text has bytes: half a character (a lone surrogate) has none. Where this is found
+    later, the error has the text in it, and whoever waits for an answer waits in vain."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _SECRETS = frozenset({"become_password", "passphrase", "password"})
@@ -93,7 +104,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_secret(value: Any) -> bool:
-    return isinstance(value, str) or _is_function(value)
+    return (isinstance(value, str) and can_be_sent(value)) or _is_function(value)
 
 
 def _or_none(rule: Rule) -> Rule:

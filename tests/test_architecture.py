@@ -214,6 +214,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "process_state":         RUN,
     "connection":            SEAM | rooms(
         "transports.ssh_config_files transports.ssh_options transports.ssh_target"
+        " transports.ssh_tokens"
     ),
     "process_base":          PROCESS,
     "local_process":         PROCESS,

@@ -13,7 +13,7 @@ import shutil
 from typing import IO
 
 from .texts import HEADER, TRAILER, is_folder_name, temporary_name
-from .unpack import Cancelled, Tree, is_special, open_private, open_special
+from .unpack import Cancelled, Tree, followed, is_special, open_private, open_special
 
 __all__ = ["Incoming", "checked_name"]
 
@@ -139,7 +139,7 @@ class Incoming:
             place = os.path.join(place, checked_name(name))
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
-        place = os.path.realpath(place)
+        place = followed(place)
         folder = os.path.dirname(place)
         os.makedirs(folder, exist_ok=True)
         self._place = place

@@ -17,7 +17,7 @@ from .receive import checked_name
 from .request import Found, Transfer
 from .send import Package
 from .texts import is_folder_name, rsync_get_command, rsync_put_command, too_long
-from .unpack import is_special
+from .unpack import followed, is_special
 
 __all__ = ["RsyncGetProcess", "RsyncPutProcess"]
 
@@ -154,7 +154,7 @@ def _get_words(location: str, found: list[Found]) -> tuple[str, ...]:
     else:
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
-        place = os.path.realpath(place)
+        place = followed(place)
         if is_special(place):
             raise OSError(f"{place}: it is no regular file, and rsync would replace it")
         os.makedirs(os.path.dirname(place), exist_ok=True)

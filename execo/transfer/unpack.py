@@ -6,6 +6,7 @@ anything else is damaged. (tarfile's ``ignore_zeros`` would skip it without a wo
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -15,7 +16,7 @@ from typing import IO
 
 from execo.log import logger
 
-__all__ = ["Cancelled", "Tree", "is_special", "open_private", "open_special"]
+__all__ = ["Cancelled", "Tree", "followed", "is_special", "open_private", "open_special"]
 
 _PIECE = 1024 * 1024
 _BLOCK = 512
@@ -23,6 +24,9 @@ _BLOCK = 512
 _EXTENSIONS = frozenset({b"L", b"K", b"x", b"g", b"X"})
 _LONGEST_EXTENSION = 1024 * 1024
 """Bytes of a name or of attributes, which are read into memory. Linux takes paths of 4096."""
+
+_MOST_LINKS = 40
+"""Links that are followed one after the other, as the system does."""
 
 _DEEPEST = 256
 """Folders in one another. Python removes a tree by recursion, which has a limit."""
@@ -184,7 +188,7 @@ class Tree:
 
 
 def _move_file(source: str, place: str) -> None:
-    place = os.path.realpath(place)
+    place = followed(place)
     if os.path.isdir(place):
         raise IsADirectoryError(21, "it is a folder", place)
     if is_special(place):
@@ -192,6 +196,32 @@ def _move_file(source: str, place: str) -> None:
             shutil.copyfileobj(incoming, target, _PIECE)
     else:
         os.replace(source, place)
+
+
+def followed(place: str) -> str:
+    """Where ``place`` leads if it is a link, which is to be replaced there; itself if it is none.
+
+    A link in a folder for everybody (``/tmp``) is followed only if it is one's own or that of the
+    folder's owner: as Linux does in open(2) (``fs.protected_symlinks``), which looking for the
+    real path gets around. Somebody else could lead us to a file of ours.
+
+    :raises OSError: a link that is not followed; links in a circle
+    """
+    first = place
+    for _ in range(_MOST_LINKS):
+        try:
+            link = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return place
+        if not stat.S_ISLNK(link.st_mode):
+            return place
+        folder = os.path.dirname(place)
+        above = os.stat(folder or ".")
+        if above.st_mode & stat.S_ISVTX and link.st_uid not in (os.geteuid(), above.st_uid):
+            why = f"it is a link of somebody else (user {link.st_uid}), which is not followed"
+            raise PermissionError(errno.EACCES, why, place)
+        place = os.path.join(folder, os.readlink(place))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), first)
 
 
 def is_special(place: str) -> bool:

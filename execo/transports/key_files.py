@@ -244,15 +244,17 @@ def unlock(file: KeyFile, passphrase: str) -> PrivateKey | None:
 
     :raises LoginProblem: if the file cannot be used even so
     """
-    secret = passphrase.encode("utf-8", "surrogateescape")
-    if not secret:
+    if not passphrase:
         return None
     try:
-        return _load(file.path, file.data, secret)
+        return _load(file.path, file.data, passphrase.encode("utf-8", "surrogateescape"))
     except LoginProblem as exc:
-        if isinstance(exc.__cause__, (UnsupportedAlgorithm, TypeError)):
-            raise
-        return None
+        cause = exc.__cause__
+        if not isinstance(cause, (UnsupportedAlgorithm, TypeError)):
+            return None
+        problem = LoginProblem(str(exc))
+    # Out of there, and without its frames, which hold the passphrase.
+    raise problem from cause.with_traceback(None)
 
 
 def _load(path: str, data: bytes, secret: bytes | None) -> PrivateKey:

@@ -178,7 +178,7 @@ class KnownHosts:
         line = f"{_hashed(name) if hashed else name} {key.kind} {text}\n"
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
-            with open(path, "a+b") as file:
+            with open(path, "a+b", opener=_ours) as file:
                 # Other processes do the same at the same time.
                 fcntl.lockf(file, fcntl.LOCK_EX)
                 file.seek(0, os.SEEK_END)
@@ -189,6 +189,11 @@ class KnownHosts:
                 file.write(line.encode())
         except OSError as exc:
             logger.warning("cannot record the key of %s in %s: %s", name, path, exc.strerror)
+
+
+def _ours(path: str, flags: int) -> int:
+    # Whatever the umask of the script: who writes there says which hosts are trusted.
+    return os.open(path, flags, 0o600)
 
 
 def _matches(names: Sequence[str], name: str) -> bool:
