@@ -225,7 +225,8 @@ class SshExec:
 
     def _signal(self, number: int) -> None:
         assert self._connection is not None
-        guarded = self._connection.signal(number, self._number, group=self.request.group)
+        group, runs = self.request.group, self._state is _State.RUNNING
+        guarded = self._connection.signal(number, self._number, group=group, runs=runs)
         if not guarded:
             self.request_signal(number)
         if number not in ENDING_SIGNALS:
@@ -286,7 +287,8 @@ class SshExec:
     def end_hard(self) -> None:
         """Kill it with all that it has started, even if it has exited itself."""
         if self._connection is not None and self.started:
-            self._connection.signal(signal.SIGKILL, self._number)
+            runs = self._state is _State.RUNNING
+            self._connection.signal(signal.SIGKILL, self._number, runs=runs)
 
     def _watch_survivors(self) -> None:
         """What survives its leader, which was told to end, has so long to do the same."""
