@@ -212,8 +212,8 @@ ready(processes[0])
 def test_a_second_ctrl_c_kills_at_once(script: ScriptMaker) -> None:
     run = script(
         """
-ready(Process(stubborn).start())
 try:
+    ready(Process(stubborn).start())
     time.sleep(60)
 except KeyboardInterrupt:
     print("ready", flush=True)
@@ -235,8 +235,8 @@ def test_many_ctrl_c_in_a_row(script: ScriptMaker) -> None:
     run = script(
         """
 processes = [Process(stubborn).start() for _ in range(10)]
-ready(*processes)
 try:
+    ready(*processes)
     processes[0].wait()
 except KeyboardInterrupt:
     pass
@@ -266,8 +266,8 @@ def test_ctrl_c_in_the_wait_of_an_action(script: ScriptMaker) -> None:
     run = script(
         """
 action = ParallelActions([Local(meek), Local(meek)]).start()
-ready(*action.processes)
 try:
+    ready(*action.processes)
     action.wait()
 except KeyboardInterrupt:
     action.kill().wait(10)

@@ -519,8 +519,8 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     try:
         for _ in range(3):
             thread = threading.Timer(0.05, interrupt)
-            thread.start()
             with pytest.raises(KeyboardInterrupt):
+                thread.start()
                 p.expect("ready", LONG)
             thread.join()
     finally:
