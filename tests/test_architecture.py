@@ -115,7 +115,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         " transports.counters transports.upkeep transports.pooled_host"
     ),
     "transports.ssh_expired": GROUND,
-    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),
+    "transports.signal_requests": SEAM,
+    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms(
+        "transports.signal_requests transports.ssh_expired"
+    ),
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
         "transports transports.dial transports.dial_through transports.last_start"

@@ -362,10 +362,14 @@ def env_request(name: str, value: str) -> Callable[[int], Message]:
 
 
 def signal_request(number: int) -> Callable[[int], Message]:
-    """Signal the command (RFC 4254, 6.9). Not every host does, none of OpenSSH for root."""
+    """Signal the command (RFC 4254, 6.9). Not every host does, none of OpenSSH for root.
+
+    It is to answer whether it has: without (as the RFC has it), a signal that came too early would
+    be lost without a word.
+    """
 
     def make(remote: int) -> Message:
-        message = _request("signal", remote, answer=False)
+        message = _request("signal", remote, answer=True)
         message.add_string(signal.Signals(number).name.removeprefix("SIG"))
         return message
 

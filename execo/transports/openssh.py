@@ -258,7 +258,7 @@ class OpenSshTransport:
         """A master sends a command whose ssh was ended: it is killed there. On the I/O thread."""
         guard = self._guards.get(target)
         if guard is not None:
-            guard.kill(signal.SIGKILL, number)
+            guard.kill(signal.SIGKILL, number, runs=True)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ class Signals:
         if self.guard is None:
             without()
             return
-        self.guard.kill(number, self._channel.number, without, group=self._channel.request.group)
+        group, runs = self._channel.request.group, not self._channel.record.read().exited
+        self.guard.kill(number, self._channel.number, without, group=group, runs=runs)
         if number == signal.SIGKILL:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)
 

@@ -267,6 +267,7 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended   Q their leaders
+# G numbers whose leader is there   X set: the command to signal is known to run
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
@@ -293,7 +294,7 @@ st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
-scan() { L= U= Q=" ";
+scan() { L= U= G= Q=" ";
 a=${a:-$(printf "x\0y" | grep -aoE y)};
 for l in $(g "(-c.(exec /bin/sh -c .)?export )?EXECO_MARK=$n[.][0-9]+[.][0-9$]+([.]d)?"
 [0-9]*/cmdline [0-9]*/environ); do
@@ -302,9 +303,9 @@ case $f in cmdline:E*) continue;; esac;
 case $l in *EXECO_MARK=*) ;; *) continue;; esac;
 m=${l##*=$n.}; j=${m%%.*}; m=${m#*.}; L="$L $p:$j";
 case $m in
-$p) U="$U $j" Q="$Q$p ";;
-*d) ;;
-[$]*) st $p; [ "$S" = $p ] && U="$U $j";;
+$p) G="$G $j" U="$U $j" Q="$Q$p ";;
+$p.d) G="$G $j" Q="$Q$p ";;
+[$]*) st $p; [ "$S" = $p ] && G="$G $j" && case $m in *d) ;; *) U="$U $j";; esac;;
 esac;
 done;
 case $W in *" 0 "*) first;; esac; };
@@ -318,6 +319,19 @@ case $l in [0-9]*/environ:*) p=${l%%/*} x=; read -r x <$p/comm;
 done;
 m=$(g EXECO_MARK= $F); m=" "$(echo $m);
 for p in $i; do case $m in *" $p/"*) ;; *) kill -0 $p && L="$L $p:0";; esac; done; };
+
+# What execs has no text and no environment for a moment.
+blind() { for f in $(grep -sL -e . [0-9]*/cmdline </dev/null); do
+[ -e ${f%/*}/exe ] && return; done; return 1; };
+
+# The server starts something: one of its children is the server still.
+starts() { i=; read -r m <$PPID/comm && read -r i <$PPID/task/$PPID/children;
+for p in $i; do read -r x <$p/comm; [ "$x" = "$m" ] && return; done; return 1; };
+
+# again: a command that runs was not seen: three looks at least, more while it may become visible.
+again() { X=$((X+1));
+[ $X = 2 ] && return;
+[ $X = 3 ] || { [ $X -lt 15 ] && { starts || blind; }; } && { sleep 0.1 || sleep 1; }; };
 
 # A sudo has stopped with its command, and is continued (C): it may have another one in between.
 # k signal: again until nothing new is found. From the second time on not the children of what
@@ -338,10 +352,13 @@ case $Q in *" $p "*) st $p; C=$P; st $C; C="$C $P";; *) C=;; esac;
 kill -$1 $p;
 case $1 in TERM) kill -CONT $p $C;; KILL|CONT) kill -CONT $C;; esac;
 done;
+case "$G " in *"$W"*) X=;; esac;
+case $W$y in " 0 1") X=;; esac;
+[ "$X" ] && again && r=0 && continue;
 [ "$h" ] || break;
 done; };
 
-while read -r o s w; do case $o in
+while read -r o s w X; do case $o in
 kill|lead) W=" $w " T=" "; k $s;;
 end) e=1;;
 bye) exit 0;;
@@ -354,9 +371,9 @@ case $R in ""|[ZX]) ;; *) b=;; esac; done;
 [ "$b" ] && e=1;
 
 # Twice at least: what was about to start may come to light a little later.
-W=" 0 " T=" " t=0 o=;
+W=" 0 " T=" " t=0 o= X=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
-[ "$y" ] || [ $t = 1 ] || exit 0;
+[ "$y" ] || [ $t = 1 ] || blind || exit 0;
 sleep 0.3 || { sleep 1; t=3; };
 done;
 k KILL
@@ -386,7 +403,7 @@ def guard_text(nonce: str, *, first: bool = True) -> str:
     return f"exec /bin/sh -c {quote(script)}"
 
 
-def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
+def kill_order(number: int, signal_number: int, *, group: bool = True, runs: bool = False) -> str:
     """The order to send a signal to every process of a command.
 
     TERM is followed by CONT, since a stopped process would not see it.
@@ -395,12 +412,15 @@ def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
     :param signal_number: as the client's system numbers it; it is sent by name where it has one
     :param group: False: only to the command's own process, and to leaders of sessions, which is
       what the server has started (and what the command has started with setsid)
+    :param runs: the command is known to run: if its leader is not seen at once, the guard looks
+      again. It is not while it execs, when for a moment it has no environment to read, and while
+      the server has yet to become it
     """
     try:
         name = signal.Signals(signal_number).name.removeprefix("SIG")
     except ValueError:
         name = str(signal_number)  # a real-time signal
-    return f"{'kill' if group else 'lead'} {name} {number}\n"
+    return f"{'kill' if group else 'lead'} {name} {number}{' 1' if runs else ''}\n"
 
 
 @dataclass(frozen=True, slots=True)

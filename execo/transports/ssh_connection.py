@@ -263,14 +263,17 @@ class SshConnection:
         self.finished()
         return True
 
-    def signal(self, number: int, command: int, *, group: bool = True) -> bool:
-        """Have the guard signal a command; False if there is none that can."""
+    def signal(self, number: int, command: int, *, group: bool = True, runs: bool = False) -> bool:
+        """Have the guard signal a command; False if there is none that can.
+
+        :param runs: it is known to run
+        """
         guard = self._guard
         if command < 0 or guard is None or self._plain:
             return False
         if self._hello is not None and not guard.works:
             return False
-        guard.kill(number, command, group=group)
+        guard.kill(number, command, group=group, runs=runs)
         return True
 
     def exited(self, command: int) -> None:

@@ -21,6 +21,7 @@ from execo.errors import CancelledError, ProcessError, Reason, SpawnError
 
 from .base import ENDING_SIGNALS, Exec, Sink
 from .remote_shell import Mark, command_text
+from .signal_requests import SignalRequests
 from .ssh_expired import ExpiryWatch
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class SshExec:
     _watched = False  # what survives it will be killed
     _stdin_closed = False
     _in_line = False
+    _signal_requests: SignalRequests | None = None
     _expiry: ExpiryWatch | None = None  # while its output may say that it did not run
     _uncounted = 0  # bytes at the end of its stdin that are not the user's
 
@@ -168,6 +170,8 @@ class SshExec:
 
     def channel_answered(self, ok: bool) -> None:
         if self._state is not _State.SENT:
+            if self._signal_requests is not None:
+                self._signal_requests.answered(ok)
             return
         assert self._connection is not None
         self._connection.answered(self)
@@ -225,7 +229,8 @@ class SshExec:
 
     def _signal(self, number: int) -> None:
         assert self._connection is not None
-        guarded = self._connection.signal(number, self._number, group=self.request.group)
+        group, runs = self.request.group, self._state is _State.RUNNING
+        guarded = self._connection.signal(number, self._number, group=group, runs=runs)
         if not guarded:
             self.request_signal(number)
         if number not in ENDING_SIGNALS:
@@ -239,6 +244,14 @@ class SshExec:
 
     def request_signal(self, number: int) -> None:
         """Ask the server itself to send a signal; not every one does."""
+        if self._signal_requests is None:
+            started = self._opened + self.waited
+            self._signal_requests = SignalRequests(
+                self._loop, started, self._post_signal, lambda: self._state is _State.RUNNING
+            )
+        self._signal_requests.ask(number)
+
+    def _post_signal(self, number: int) -> None:
         from .channel import signal_request
 
         if self._channel is not None:
@@ -286,7 +299,8 @@ class SshExec:
     def end_hard(self) -> None:
         """Kill it with all that it has started, even if it has exited itself."""
         if self._connection is not None and self.started:
-            self._connection.signal(signal.SIGKILL, self._number)
+            runs = self._state is _State.RUNNING
+            self._connection.signal(signal.SIGKILL, self._number, runs=runs)
 
     def _watch_survivors(self) -> None:
         """What survives its leader, which was told to end, has so long to do the same."""
