@@ -265,7 +265,8 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # For dash, bash and busybox sh. It becomes one line in single quotes: no quote, no !, and every
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
 # Every connection pays for what comes before the first order: no other program is run there, and
-# little is read (dash reads byte by byte).
+# little is read (dash reads byte by byte). The output stays open until then: the server would wake
+# up for its end, and tell us.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
@@ -276,7 +277,6 @@ trap "" HUP INT QUIT PIPE TERM;
 n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
-exec >/dev/null 2>&1;
 unset SSH_CONNECTION GREP_OPTIONS;
 export LC_ALL=C;
 cd /proc || cd /;
@@ -292,7 +292,7 @@ fi </dev/null; };
 st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
 
 # What the server has started are the children of our parent, if that is the server: see the end.
-read -r b <$PPID/task/$PPID/children;
+{ read -r b <$PPID/task/$PPID/children; } 2>/dev/null;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -325,7 +325,7 @@ for p in $i; do case $m in *" $p/"*) ;; *) kill -0 $p && L="$L $p:0";; esac; don
 # A sudo has stopped with its command, and is continued (C): it may have another one in between.
 # k signal: again until nothing new is found. From the second time on not the children of what
 # was signalled and lives: they may be what its handler runs to clean up.
-k() { r=0; v=4; [ $1 = KILL ] && v=20;
+k() { exec >/dev/null 2>&1; r=0; v=4; [ $1 = KILL ] && v=20;
 while [ $r -lt $v ]; do r=$((r+1)) h= y=; scan; [ "$t" ] && W="$W$U ";
 for l in $L; do
 p=${l%:*};
@@ -352,6 +352,7 @@ esac; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
 # nothing lives of what the server had started. What the server starts leads a session.
+exec >/dev/null 2>&1;
 st $$; [ "$S" = $$ ] || b=;
 for p in $b; do [ $p = $$ ] && continue; st $p;
 case $R in ""|[ZX]) ;; *) b=;; esac; done;
