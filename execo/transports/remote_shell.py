@@ -24,6 +24,7 @@ import shlex
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from .detached import DETACHED
 
@@ -263,6 +264,9 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 
 # For dash, bash and busybox sh. It becomes one line in single quotes: no quote, no !, and every
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
+# Every connection pays for what comes before the first order: no other program is run there, and
+# little is read (dash reads byte by byte). The output stays open until then: the server would wake
+# up for its end, and tell us.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
@@ -274,7 +278,6 @@ trap "" HUP INT QUIT PIPE TERM;
 n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
-exec >/dev/null 2>&1;
 unset SSH_CONNECTION GREP_OPTIONS;
 export LC_ALL=C;
 cd /proc || cd /;
@@ -289,8 +292,8 @@ fi </dev/null; };
 # st pid: its state R, its parent P and its session S.
 st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
 
-# What the server has started are the children of our parent, if we are one of them.
-st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
+# What the server has started are the children of our parent, if that is the server: see the end.
+{ read -r b <$PPID/task/$PPID/children; } 2>/dev/null;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -336,7 +339,7 @@ again() { X=$((X+1));
 # A sudo has stopped with its command, and is continued (C): it may have another one in between.
 # k signal: again until nothing new is found. From the second time on not the children of what
 # was signalled and lives: they may be what its handler runs to clean up.
-k() { r=0; v=4; [ $1 = KILL ] && v=20;
+k() { exec >/dev/null 2>&1; r=0; v=4; [ $1 = KILL ] && v=20;
 while [ $r -lt $v ]; do r=$((r+1)) h= y=; scan; [ "$t" ] && W="$W$U ";
 for l in $L; do
 p=${l%:*};
@@ -365,7 +368,9 @@ bye) exit 0;;
 esac; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
-# nothing lives of what the server had started.
+# nothing lives of what the server had started. What the server starts leads a session.
+exec >/dev/null 2>&1;
+st $$; [ "$S" = $$ ] || b=;
 for p in $b; do [ $p = $$ ] && continue; st $p;
 case $R in ""|[ZX]) ;; *) b=;; esac; done;
 [ "$b" ] && e=1;
@@ -376,7 +381,7 @@ while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
 [ "$y" ] || [ $t = 1 ] || blind || exit 0;
 sleep 0.3 || { sleep 1; t=3; };
 done;
-k KILL
+k KILL; exit 0
 """
 
 
@@ -397,10 +402,19 @@ def guard_text(nonce: str, *, first: bool = True) -> str:
     :raises ValueError: if the nonce is not made of hex digits
     """
     _check_nonce(nonce)
-    text = _GUARD.replace("NONCE", nonce).replace("ENDED", "" if first else "1")
+    return _guard_text(first).replace("NONCE", nonce)
+
+
+@cache
+def _guard_text(first: bool) -> str:
+    text = _GUARD.replace("ENDED", "" if first else "1")
     lines = (line.strip() for line in text.splitlines())
     script = " ".join(line for line in lines if line and not line.startswith("#"))
-    return f"exec /bin/sh -c {quote(script)}"
+    # A login shell that is /bin/sh need not become it once more, which takes as long as all else
+    # here. The eval is for other shells, which would not go on after a syntax that they do not have
+    # (&& in an old fish).
+    here = f'test "$SHELL" = /bin/sh && eval {quote(script)}'
+    return f"eval {quote(here)}; exec /bin/sh -c {quote(script)}"
 
 
 def kill_order(number: int, signal_number: int, *, group: bool = True, runs: bool = False) -> str:

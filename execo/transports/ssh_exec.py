@@ -142,7 +142,6 @@ class SshExec:
     def channel_opened(self) -> None:
         assert self._connection is not None
         self._connection.proven = True
-        self._connection.open_guard()
 
     def channel_refused(self, why: str) -> None:
         connection = self._connection
