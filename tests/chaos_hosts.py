@@ -106,19 +106,29 @@ class Counted:
 
     :param server: whose user runs it
     :param blocks: how much it prints: 24 kB each, a hundredth of a second apart
+    :param gate: in the middle of them it waits for :meth:`open_gate`, so that it cannot be over
+      before something has befallen it
     """
 
     numbers = itertools.count()
 
-    def __init__(self, server: RealSshd, watch: Watch, *, blocks: int = 8) -> None:
+    def __init__(
+        self, server: RealSshd, watch: Watch, *, blocks: int = 8, gate: bool = False
+    ) -> None:
         self.user = server.user()
         self.file = server.folder / "home" / self.user / f"ran-{os.getpid()}-{next(self.numbers)}"
         self.blocks = blocks
+        self.gate = self.file.with_suffix(".go")
+        wait = f"[ $i -ne {blocks // 2} ] || while [ ! -e {self.gate} ]; do sleep 0.05; done; "
         # As an argument that is passed over: what is left of it is found by the word.
         self.text = (
             f"echo {{{{{{host}}}}}} $$ >> {self.file}; echo error >&2; "
-            f"for i in $(seq {blocks}); do seq -s ' ' $i 5000; sleep 0.01; done; : {watch.word}"
+            f"for i in $(seq {blocks}); do {wait if gate else ''}"
+            f"seq -s ' ' $i 5000; sleep 0.01; done; : {watch.word}"
         )
+
+    def open_gate(self) -> None:
+        self.gate.touch()
 
     @property
     def output(self) -> str:

@@ -76,11 +76,12 @@ def check_whole(command: Counted, processes: Sequence[ProcessBase]) -> None:
 def test_sessions_that_are_killed_while_commands_print(sshd: RealSshd, transport: str) -> None:
     hosts = sshd.hosts(8)
     with Watch() as watch:
-        command = Counted(sshd, watch, blocks=60)
+        command = Counted(sshd, watch, blocks=20, gate=True)
         action = commands(transport, command.text, hosts, watch, STEADY).start()
         started(command, hosts, action)
         signal_all([session_of(command.pids(host)[0]) for host in hosts[:4]], signal.SIGKILL)
         check_lost(command, action.processes[:4])
+        command.open_gate()
         check_whole(command, action.processes[4:])
         watch.check(action)
 
@@ -89,7 +90,7 @@ def test_sessions_that_are_killed_while_commands_print(sshd: RealSshd, transport
 def test_sessions_that_freeze_for_a_while_or_for_ever(sshd: RealSshd, transport: str) -> None:
     hosts = sshd.hosts(6)
     with Watch() as watch:
-        command = Counted(sshd, watch, blocks=60)
+        command = Counted(sshd, watch, blocks=20, gate=True)
         for_ever, for_a_while = (
             commands(transport, command.text, some, watch, params)
             for some, params in ((hosts[:2], SOON), (hosts[2:], STEADY))
@@ -102,6 +103,7 @@ def test_sessions_that_freeze_for_a_while_or_for_ever(sshd: RealSshd, transport:
         signal_all(sessions[:4], signal.SIGSTOP)
         try:
             check_lost(command, for_ever.processes)
+            command.open_gate()
             check_whole(command, for_a_while.processes[2:])
             assert not any(process.ended for process in for_a_while.processes[:2])
         finally:
@@ -114,7 +116,7 @@ def test_sessions_that_freeze_for_a_while_or_for_ever(sshd: RealSshd, transport:
 def test_a_server_that_is_killed_and_then_all_its_sessions(transport: str) -> None:
     with RealSshd() as server, Watch() as watch:
         hosts = server.hosts(3)
-        short, long = Counted(server, watch), Counted(server, watch, blocks=1000)
+        short, long = (Counted(server, watch, blocks=20, gate=True) for _ in range(2))
         running = [commands(transport, one.text, hosts, watch, SOON) for one in (short, long)]
         for command, action in zip((short, long), running, strict=True):
             started(command, hosts, action.start())
@@ -127,9 +129,11 @@ def test_a_server_that_is_killed_and_then_all_its_sessions(transport: str) -> No
             assert process.reason is Reason.CONNECT, process.dump()
             assert process.stdout == ""
             short.check(process)
+        short.open_gate()
         check_whole(short, running[0].processes)
         signal_all(sessions, signal.SIGKILL)
         check_lost(long, running[1].processes)
+        long.open_gate()  # for what has lost its host before there was a guard
         watch.check(*running, late)
 
 
@@ -147,25 +151,28 @@ def far(network: Network, sshd: RealSshd) -> Iterator[FarHost]:
 def test_a_network_that_is_cut(sshd: RealSshd, far: FarHost, transport: str) -> None:
     near = sshd.hosts(1)
     with Watch() as watch:
-        beside = Counted(sshd, watch, blocks=60)
-        command = Counted(far.server, watch, blocks=60)
+        beside = Counted(sshd, watch, blocks=20, gate=True)
+        command = Counted(far.server, watch, blocks=20, gate=True)
         others = commands(transport, beside.text, near, watch, STEADY).start()
         short = commands(transport, command.text, [far.host], watch, STEADY).start()
         started(beside, near, others)
         started(command, [far.host], short)
         far.cut()
+        beside.open_gate()
+        command.open_gate()
         try:
             check_whole(beside, others.processes)
             assert short.running
             far.mend()
             check_whole(command, short.processes)
-            command = Counted(far.server, watch, blocks=200)
+            command = Counted(far.server, watch, blocks=20, gate=True)
             long = commands(transport, command.text, [far.host], watch, SOON).start()
             started(command, [far.host], long)
             far.cut()
             check_lost(command, long.processes)
         finally:
             far.mend()
+            command.open_gate()
         watch.check(others, short, long)
 
 
@@ -206,8 +213,8 @@ def test_a_gateway_that_dies(
     )
     ways: dict[str, Any] = {**SOON, "ssh_config": str(config)}
     with Watch() as watch:
-        command = Counted(sshd, watch, blocks=200)
-        whole = Counted(sshd, watch, blocks=20)
+        command = Counted(sshd, watch, blocks=20, gate=True)
+        whole = Counted(sshd, watch, blocks=20, gate=True)
         lost = commands(transport, command.text, behind, watch, ways).start()
         others = commands(transport, whole.text, beside, watch, STEADY).start()
         started(command, behind, lost)
@@ -218,9 +225,11 @@ def test_a_gateway_that_dies(
             gateway.now(do)
         try:
             check_lost(command, lost.processes)
+            whole.open_gate()
             check_whole(whole, others.processes)
         finally:
             network.heal()
+            command.open_gate()
         watch.check(lost, others)
 
 

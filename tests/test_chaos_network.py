@@ -238,12 +238,13 @@ def test_silence_for_a_while_loses_nothing(
     sshd: RealSshd, network: Network, links: list[Link], transport: str
 ) -> None:
     with Watch() as watch:
-        command = Counted(sshd, watch, blocks=30)
+        command = Counted(sshd, watch, blocks=20, gate=True)
         hosts = [link.host for link in links[:4]]
         action = commands(transport, command.text, hosts, watch, STEADY).start()
         assert wait_until(lambda: all_print(action))
         for link in links[:3]:
             link.now("freeze")
+        command.open_gate()
         assert action.processes[3].wait(PATIENCE).ok
         assert not any(process.ended for process in action.processes[:3])
         for link in links[:3]:
