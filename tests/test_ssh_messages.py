@@ -94,6 +94,7 @@ EXIT = (
     "debug1: clientloop.c:client_input_channel_req():1821 (pid=7): "
     "client_input_channel_req: channel 0 rtype exit-{} reply 0"
 )
+END = "nchan.c:chan_rcvd_ieof():257 (pid=7): channel 0: rcvd eof"
 
 
 def test_the_log_says_how_far_it_came() -> None:
@@ -103,6 +104,17 @@ def test_the_log_says_how_far_it_came() -> None:
     assert ended == SshLog(accepted=True, exited=True)
     died = read_log(f"debug2: {FORCED}\n{EXIT.format('signal')}\n")
     assert died == SshLog(accepted=True, exited=True, by_signal=True)
+    whole = read_log(f"{EXIT.format('status')}\ndebug2: {END}\n")
+    assert whole == SshLog(exited=True, complete=True)
+
+
+@pytest.mark.parametrize("status", [0, 3 << 8, SSH_FAILED])
+def test_output_that_is_lost_behind_an_exit(status: int) -> None:
+    log = SshLog(("client_loop: send disconnect: Broken pipe",), accepted=True, exited=True)
+    error = failure(WEB1, status, log, [], follows=True)
+    assert error is not None
+    assert error.reason is Reason.CONNECT
+    assert "was lost: client_loop: send disconnect" in str(error)
 
 
 def test_the_log_leaves_out_what_is_no_trouble() -> None:
@@ -121,7 +133,7 @@ def test_a_command_that_speaks_of_its_exit_is_not_believed() -> None:
 
 
 def test_what_the_command_itself_exits_with_is_no_failure() -> None:
-    exited = SshLog(accepted=True, exited=True)
+    exited = SshLog(accepted=True, exited=True, complete=True)
     assert failure(WEB1, SSH_FAILED, exited, ["Permission denied"], follows=True) is None
     assert failure(WEB1, 3 << 8, SshLog(), [], follows=True) is None
     assert failure(WEB1, SSH_FAILED, SshLog(), ["Permission denied"], follows=False) is None

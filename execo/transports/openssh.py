@@ -61,7 +61,7 @@ class OpenSshTransport:
         self.runtime = runtime
         self.loop = runtime.loop
         self.closed = False
-        self.nonce = secrets.token_hex(8)
+        self._nonces: dict[Target, str] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._folder = LogFolder(sockets=True)
@@ -98,6 +98,17 @@ class OpenSshTransport:
         else:
             self._start(self.window.enter(alone))
         return [cast(Channel, channel) for channel in channels]
+
+    def nonce(self, target: Target) -> str:
+        """What the marks of the commands on ``target`` begin with. Any thread.
+
+        Its own: two targets may be one machine under two names, and the guard of one that is lost
+        must leave alone what runs for the other.
+        """
+        nonce = self._nonces.get(target)
+        if nonce is None:
+            nonce = self._nonces.setdefault(target, secrets.token_hex(8))
+        return nonce
 
     def shares(self, target: Target) -> bool:
         """Whether commands on ``target`` run over masters of ours. Blocks the first time, until
@@ -162,7 +173,7 @@ class OpenSshTransport:
                 request.command,
                 cwd=request.cwd,
                 env=request.env,
-                mark=Mark(self.nonce, channel.number, request.detach),
+                mark=Mark(self.nonce(target), channel.number, request.detach),
                 relay=request.relay,
             )
             able = self._able(target)
@@ -228,7 +239,8 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce, first=False))
+        text = guard_text(self.nonce(guard.target), first=False)
+        argv = self._words(guard, False, os.devnull, able, text)
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:

@@ -36,6 +36,8 @@ class Record:
         self._heard_at = time.time()
         if event is MasterEvent.COMMAND:
             self._heard = replace(self._heard, accepted=True)
+        elif event is MasterEvent.COMPLETE:
+            self._heard = replace(self._heard, complete=True)
         elif event in (MasterEvent.EXITED, MasterEvent.DIED):
             died = event is MasterEvent.DIED
             self._heard = replace(self._heard, exited=True, by_signal=died)
@@ -44,6 +46,11 @@ class Record:
     def sent(self) -> bool:
         """Its master was about to send it."""
         return self._heard.accepted
+
+    @property
+    def complete(self) -> bool:
+        """Whether its output has come to its end."""
+        return self._heard.complete if self.by_master else read_log(self.text()).complete
 
     def read(self) -> SshLog:
         """What ssh has written of it, and with a master, what that has."""

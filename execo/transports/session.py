@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, cast
@@ -40,9 +41,29 @@ _KNOWN: dict[str, Container[str]] = {
 }
 
 
+LONGEST_MESSAGE = 256 * 1024
+"""Bytes of a message of SSH at the most, as in OpenSSH; data comes in pieces of 32 KiB."""
+
+
 class _QuietPacketizer(Packetizer):
+    """``understood`` is when the last message was complete (monotonic)."""
+
+    understood = 0.0
+
     def start_handshake(self, timeout: float) -> None:
         """Does nothing: it would start a thread for its timer; ours is on the loop."""
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        # The length of a message is not protected: one that was damaged on its way would have us
+        # wait for up to 4 GiB, of which each answer to a question is a part.
+        if n > LONGEST_MESSAGE:
+            raise paramiko.SSHException(f"what came is damaged: a message of {n} bytes")
+        return super().read_all(n, check_rekey)
+
+    def read_message(self) -> tuple[int, Message]:
+        message = super().read_message()
+        self.understood = time.monotonic()
+        return message
 
 
 class Event(threading.Event):
@@ -155,6 +176,11 @@ class Session(paramiko.Transport):
         message.add_string("keepalive@openssh.com")
         message.add_boolean(True)
         self.post(message)
+
+    @property
+    def understood(self) -> float:
+        """When the last message was complete (monotonic)."""
+        return cast(_QuietPacketizer, self.packetizer).understood
 
     @property
     def channels(self) -> int:
