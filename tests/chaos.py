@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -85,16 +86,19 @@ def script(text: str, *arguments: str, ordinary: bool = False) -> str:
         identity = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
         rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         argv = ["setpriv", *identity, *rights, *argv]
-    done = subprocess.run(
-        argv,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    # A folder of its own: the watch looks at all temporary files, those of other scripts, too.
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        if ordinary:
+            os.chmod(folder, 0o777)
+        done = subprocess.run(
+            argv,
+            env={**environment, "TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr

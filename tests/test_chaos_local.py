@@ -3,7 +3,14 @@ a wall clock that is set."""
 
 from __future__ import annotations
 
-from chaos import script
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from chaos import addresses, script
+from execo.testing import Cluster
 
 # -- memory -----------------------------------------------------------------------------------
 
@@ -60,4 +67,217 @@ def test_a_text_for_which_there_is_no_memory_can_be_asked_for_later() -> None:
             assert len(process.stdout) == 100000000
             watch.check(process)
         """
+    )
+
+
+# -- descriptors ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(100) as one:
+        yield one
+
+
+FEW = """
+    transport = sys.argv[1]
+    limit(resource.RLIMIT_NOFILE, 64)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with Watch() as watch:
+        def run(count, then=None):
+            if transport == "local":
+                processes = [Process(f"echo {n}") for n in range(2 * count)]
+                action = ParallelActions([Local(p.cmd) for p in processes])
+            else:
+                hosts = [Host(*words) for words in json.loads(sys.argv[2])]
+                action = Remote("echo {{range(100)}}", hosts[:count], {"transport": transport})
+            for process in action.processes:
+                process.lifecycle_handlers.append(watch.ends)
+                process.nolog_error = True
+            action.start()
+            if then is not None:
+                then()
+            action.wait(PATIENCE)
+            assert action.ended, [p for p in action.processes if not p.ended][:3]
+            failed = [p.dump() for p in action.processes if not p.ok]
+            assert not failed, failed[0]
+            wanted = [f"{n}\\n" for n in range(len(action.processes))]
+            assert [p.stdout for p in action.processes] == wanted
+            return action
+
+        actions = [run(100)]
+        for leave in (0, 1, 3, 6):
+            transports.close_idle()
+            wait_until(lambda: len(os.listdir("/proc/self/fd")) < 32, 5)
+            hold(leave)
+            timer = in_a_while(give)
+            actions.append(run(4))
+            timer.join()
+        watch.check(*actions)
+"""
+
+
+@pytest.mark.parametrize("transport", ["local", "paramiko", "openssh", "taktuk"])
+def test_a_hundred_hosts_with_64_descriptors_of_which_others_hold_most(
+    cluster: Cluster, transport: str
+) -> None:
+    if transport == "taktuk" and shutil.which("taktuk") is None:
+        pytest.skip("needs taktuk, see tests/install-servers")
+    script(FEW, transport, json.dumps(addresses(cluster.hosts)))
+
+
+def test_those_that_wait_for_descriptors_start_beside_servers_that_never_end() -> None:
+    script(
+        """
+        with Watch() as watch:
+            def make(count):
+                return [
+                    Process(f"sleep {watch.word}", lifecycle_handlers=[watch.ends], nolog_error=True)
+                    for _ in range(count)
+                ]
+            limit(resource.RLIMIT_NOFILE, 64)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            servers = make(3)
+            for server in servers:
+                server.start()
+            hold(2)
+            others = make(4)
+            for other in others:
+                other.start()
+            assert not any(other.pid for other in others)
+            give()
+            assert wait_until(lambda: all(other.pid for other in others)), others
+            for process in servers + others:
+                process.kill()
+            for process in servers + others:
+                process.wait(PATIENCE)
+            watch.check(*servers, *others)
+        """
+    )
+
+
+def test_where_there_will_never_be_a_descriptor_all_fail_together() -> None:
+    script(
+        """
+        from execo.transports import local
+        local._RETRIES = 5
+        with Watch() as watch:
+            processes = [
+                Process(f"echo {n}", lifecycle_handlers=[watch.ends], nolog_error=True)
+                for n in range(100)
+            ]
+            limit(resource.RLIMIT_NOFILE, 64)
+            hold(0)
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.wait(PATIENCE / 3)
+            give()
+            assert all("ulimit -n" in process.message for process in processes), processes[-1]
+            again = Process("echo x", lifecycle_handlers=[watch.ends]).run(PATIENCE)
+            assert again.ok
+            watch.check(*processes, again)
+        """
+    )
+
+
+@pytest.mark.parametrize("what", ["descriptors", "threads"])
+def test_a_first_start_for_which_there_is_no_room_can_be_made_later(what: str) -> None:
+    script(
+        """
+        import asyncio, subprocess
+        if sys.argv[1] == "descriptors":
+            limit(resource.RLIMIT_NOFILE, 40)
+            rooms, expected = range(4), OSError
+        else:
+            # The I/O thread takes one, another one is started with it.
+            rooms, expected = range(1, 3), RuntimeError
+        before = set(os.listdir("/proc/self/fd"))
+        start = threading.Thread.start
+        failures = 0
+        gc.disable()
+        for room in rooms:
+            if sys.argv[1] == "descriptors":
+                hold(room)
+            else:
+                left = list(range(room - 1))
+                def few(thread):
+                    if not left:
+                        raise RuntimeError("can't start new thread")
+                    left.pop()
+                    start(thread)
+                threading.Thread.start = few
+            try:
+                process = Process("true", nolog_error=True).start()
+            except expected:
+                failures += 1
+            else:
+                in_a_while(give) if held else None
+                process.wait(PATIENCE)
+            give()
+            threading.Thread.start = start
+            if failures:
+                assert set(os.listdir("/proc/self/fd")) == before or room == rooms[-1], room
+                assert threading.active_count() == 1 or room == rooms[-1]
+        assert failures > 1, failures
+        with Watch() as watch:
+            process = Process("echo x", lifecycle_handlers=[watch.ends]).run(PATIENCE)
+            assert process.stdout == "x\\n"
+            watch.check(process)
+        """,
+        what,
+    )
+
+
+def test_files_that_cannot_be_opened_for_want_of_descriptors_are_not_taken_for_missing(
+    cluster: Cluster,
+) -> None:
+    script(
+        """
+        import tempfile
+        from execo.transports import ssh_config
+        address, user, keyfile, port = json.loads(sys.argv[1])[0]
+        folder = tempfile.mkdtemp(prefix="chaos-")
+        other = open(os.path.dirname(keyfile) + "/known_hosts").read().split()[2]
+        changed = other[:-8] + ("AAAA" if other[-8:-4] != "AAAA" else "BBBB") + other[-4:]
+        with open(f"{folder}/known", "w") as file:
+            file.write(f"[{address}]:{port} ssh-ed25519 {changed}\\n")
+        ssh_config.USER_FILE = f"{folder}/config"
+        with open(ssh_config.USER_FILE, "w") as file:
+            for name in ("web1", "web2"):
+                file.write(f"Host {name}\\n HostName {address}\\n User {user}\\n Port {port}\\n")
+                file.write(f" IdentityFile {keyfile}\\n")
+        limit(resource.RLIMIT_NOFILE, 64)
+        with Watch() as watch:
+            def run(host, leave, **params):
+                remote = Remote("echo x", [host], params)
+                (process,) = remote.processes
+                process.lifecycle_handlers.append(watch.ends)
+                process.nolog_error = True
+                transports.close_idle()
+                os.utime(ssh_config.USER_FILE)  # it is read anew
+                hold(leave)
+                timer = in_a_while(give)
+                remote.run(PATIENCE)
+                timer.join()
+                assert remote.ended, process
+                return process
+
+            here = {"keyfile": keyfile, "ssh_config": False}
+            first = Remote("true", [Host(address, user, keyfile, port)], {"ssh_config": False})
+            first.processes[0].lifecycle_handlers.append(watch.ends)
+            assert first.run(PATIENCE).ok
+            done = [first]
+            # None for the file of ssh_config, and none for the connection.
+            done.append(run("web1", 0))
+            assert done[-1].ok, done[-1].dump()
+            # One for the connection, none for the files of known hosts and of the key.
+            for policy, host in (("off", "web2"), ("accept-new", "web1")):
+                done.append(run(Host(address, user, None, port), 1, host_key_policy=policy,
+                            ssh_options=f"-o UserKnownHostsFile={folder}/known", **here))
+            assert done[-2].ok, done[-2].dump()
+            assert done[-1].reason is Reason.HOST_KEY, done[-1].dump()
+            watch.check(*done)
+        """,
+        json.dumps(addresses(cluster.hosts)),
     )
