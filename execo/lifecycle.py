@@ -406,7 +406,7 @@ class Run(Outcome):
         for stream, is_open in ((STDOUT, self._stdout_open), (STDERR, self._stderr_open)):
             if started and is_open:
                 self._close_stream(stream, False)
-        self.end_date = time.time()
+        self.end_date = max(time.time(), self.start_date or 0.0)  # the clock may have been set back
         self.state = State.ENDED
         if self._reading is not None:
             self._reading.tell()

@@ -132,7 +132,7 @@ def test_those_that_wait_for_descriptors_start_beside_servers_that_never_end() -
         with Watch() as watch:
             def make(count):
                 return [
-                    Process(f"sleep {watch.word}", lifecycle_handlers=[watch.ends], nolog_error=True)
+                    Process(f"sleep {watch.word}", lifecycle_handlers=[watch.ends])
                     for _ in range(count)
                 ]
             limit(resource.RLIMIT_NOFILE, 64)
@@ -272,12 +272,153 @@ def test_files_that_cannot_be_opened_for_want_of_descriptors_are_not_taken_for_m
             done.append(run("web1", 0))
             assert done[-1].ok, done[-1].dump()
             # One for the connection, none for the files of known hosts and of the key.
-            for policy, host in (("off", "web2"), ("accept-new", "web1")):
-                done.append(run(Host(address, user, None, port), 1, host_key_policy=policy,
-                            ssh_options=f"-o UserKnownHostsFile={folder}/known", **here))
+            for policy in ("off", "accept-new"):
+                known = ("-o", f"UserKnownHostsFile={folder}/known")
+                there = Host(address, user, None, port)
+                done.append(run(there, 1, host_key_policy=policy, ssh_options=known, **here))
             assert done[-2].ok, done[-2].dump()
             assert done[-1].reason is Reason.HOST_KEY, done[-1].dump()
             watch.check(*done)
         """,
+        json.dumps(addresses(cluster.hosts)),
+    )
+
+
+# -- processes and threads --------------------------------------------------------------------
+
+
+def test_no_more_processes_for_a_while_and_for_good() -> None:
+    # A limit of 1: whatever the user runs is too much, and threads count as well.
+    script(
+        """
+        from execo.transports import local
+        with Watch() as watch:
+            def make(*commands):
+                return [
+                    Process(c, shell=True, lifecycle_handlers=[watch.ends], nolog_error=True)
+                    for c in commands
+                ]
+            for process in (before := make("exec sleep 0.1", "exit 0")):
+                process.run(PATIENCE)
+            timer = in_a_while(limit, resource.RLIMIT_NPROC, -1)
+            limit(resource.RLIMIT_NPROC, 1)
+            a_while = make(*(f"echo {n}" for n in range(20)))
+            for process in a_while:
+                process.start()
+            for process in a_while:
+                process.wait(PATIENCE)
+            assert [p.stdout for p in a_while] == [f"{n}\\n" for n in range(20)], a_while[-1].dump()
+            timer.join()
+
+            local._RETRIES = 5
+            limit(resource.RLIMIT_NPROC, 1)
+            for_good = make(*(f"echo {n}" for n in range(20)))
+            group = ParallelActions([Local("echo x", {"nolog_error": True}) for _ in range(3)])
+            for process in group.processes:
+                process.lifecycle_handlers.append(watch.ends)
+            for process in for_good:
+                process.start()
+            group.start()
+            for process in for_good:
+                process.wait(PATIENCE)
+            group.wait(PATIENCE)
+            limit(resource.RLIMIT_NPROC, -1)
+            for process in (*for_good, *group.processes):
+                assert process.reason is Reason.SPAWN and "ulimit -u" in process.message, process
+            watch.check(*before, *a_while, *for_good, group)
+        """,
+        ordinary=True,
+    )
+
+
+def test_no_thread_for_handlers_and_for_those_who_look_at_children(cluster: Cluster) -> None:
+    script(
+        """
+        import execo._core.child
+        with Watch() as watch:
+            host = Host(*json.loads(sys.argv[1])[0])
+            execo._core.child.USE_PIDFD = False
+            start = threading.Thread.start
+            def fail(thread):
+                raise RuntimeError("can't start new thread")
+            threading.Thread.start = fail
+            lines = []
+            class Lines(ProcessOutputHandler):
+                def read_line(self, process, stream, string):
+                    lines.append(string)
+            processes = [
+                Process(f"echo {n}", lifecycle_handlers=[watch.ends], stdout_handlers=[Lines()])
+                for n in range(30)
+            ]
+            group = SequentialActions([Local("true"), Local("true")])
+            remote = Remote("echo x", [host])
+            for process in (*group.processes, *remote.processes):
+                process.lifecycle_handlers.append(watch.ends)
+            remote.processes[0].nolog_error = True
+            for one in (*processes, group, remote):
+                one.start()
+            for one in (*processes, group, remote):
+                one.wait(PATIENCE)
+            threading.Thread.start = start
+            assert all(p.ok for p in processes) and group.ok
+            assert sorted(lines, key=int) == [str(n) for n in range(30)], lines
+            assert "no thread can be started" in remote.processes[0].message
+            again = Remote("echo x", [host])
+            again.processes[0].lifecycle_handlers.append(watch.ends)
+            assert again.run(PATIENCE).ok
+            watch.check(*processes, group, remote, again)
+        """,
+        json.dumps(addresses(cluster.hosts)),
+    )
+
+
+# -- the wall clock ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["local", "paramiko", "openssh", "taktuk"])
+def test_a_wall_clock_that_is_set_back_and_forth(cluster: Cluster, transport: str) -> None:
+    if transport == "taktuk" and shutil.which("taktuk") is None:
+        pytest.skip("needs taktuk, see tests/install-servers")
+    script(
+        """
+        with Watch() as watch:
+            transport = sys.argv[1]
+            hosts = [Host(*words) for words in json.loads(sys.argv[2])[:12]]
+            clock = time.time
+            for back in (-1e6, 1e6):
+                def make(command, **args):
+                    if transport == "local":
+                        action = ParallelActions([Local(command, {"shell": True, **args})] * 1)
+                    else:
+                        action = Remote(command, hosts, {"transport": transport}, process_args=args)
+                    for process in action.processes:
+                        process.lifecycle_handlers.append(watch.ends)
+                    return action
+
+                good = make("sleep 0.5; echo x", timeout=PATIENCE)
+                quiet = {"nolog_timeout": True, "nolog_exit_code": True}
+                late = make(f"sleep {watch.word}", timeout=1, **quiet)
+                killed = make(f"sleep {watch.word}")
+                actions = (good, late, killed)
+                for action in actions:
+                    action.start()
+                wait_until(lambda: all(p.start_date for a in actions for p in a.processes))
+                time.time = lambda: clock() + back
+                killed.kill()
+                begun = time.monotonic()
+                for action in actions:
+                    action.wait(PATIENCE)
+                assert time.monotonic() - begun < PATIENCE / 2
+                assert good.ok and {p.stdout for p in good.processes} == {"x\\n"}, good.failed
+                assert all(p.timeouted for p in late.processes)
+                assert all(p.killed for p in killed.processes)
+                of_actions = [action.stats() for action in actions]
+                for one in (*of_actions, *(p for action in actions for p in action.processes)):
+                    assert one.start_date <= one.end_date, one
+                assert "good" in str(Report(actions, name="good"))
+                time.time = clock
+                watch.check(*actions)
+        """,
+        transport,
         json.dumps(addresses(cluster.hosts)),
     )
