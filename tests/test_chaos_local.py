@@ -3,9 +3,12 @@ a wall clock that is set."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -421,4 +424,65 @@ def test_a_wall_clock_that_is_set_back_and_forth(cluster: Cluster, transport: st
         """,
         transport,
         json.dumps(addresses(cluster.hosts)),
+    )
+
+
+# -- the disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_folder(tmp_path: Path) -> Iterator[Path]:
+    """Where there is no room for a byte; without mounts, where nothing can be made."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        yield Path("/sys/kernel")
+        return
+    try:
+        with contextlib.suppress(OSError), open(tmp_path / "fill", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("transport", ["local", "paramiko", "openssh", "taktuk"])
+def test_a_full_disk(cluster: Cluster, transport: str, full_folder: Path) -> None:
+    if transport == "taktuk" and shutil.which("taktuk") is None:
+        pytest.skip("needs taktuk, see tests/install-servers")
+    script(
+        """
+        import tempfile
+        transport, full = sys.argv[1], sys.argv[3]
+        with Watch() as watch:
+            tempfile.tempdir = full
+            args = {"lifecycle_handlers": [watch.ends], "stdout_handlers": ["/dev/full"]}
+            if transport == "local":
+                action = ParallelActions([Local("seq 50000", args) for _ in range(3)])
+            else:
+                hosts = [Host(*words) for words in json.loads(sys.argv[2])[:3]]
+                known = ("-o", f"UserKnownHostsFile={full}/known")
+                params = {"transport": transport, "host_key_policy": "accept-new"}
+                if transport != "taktuk":
+                    params["ssh_options"] = known
+                action = Remote("seq 50000", hosts, params, process_args=args)
+            action.run(PATIENCE)
+            for process in action.processes:
+                if transport == "taktuk":  # its file of hosts has to be somewhere
+                    assert "cannot write the file of hosts" in process.message, process.dump()
+                    continue
+                assert process.ok, process.dump()
+                assert process.stdout == "".join(f"{n}\\n" for n in range(1, 50001))
+                assert process.stdout_ioerror
+            transports.close_idle()
+            tempfile.tempdir = os.environ["TMPDIR"]
+            watch.check(action)
+        """,
+        transport,
+        json.dumps(addresses(cluster.hosts)),
+        str(full_folder),
     )
