@@ -361,10 +361,11 @@ def test_50_threads_start_kill_wait_and_reset_the_same_ones(
         group.kill()
         for process in processes:
             process.kill()
-        for one in (group, *parts, *processes):
+        everything: list[Any] = [group, *parts, *processes]
+        for one in everything:
             if one.started:
                 assert one.wait(PATIENCE).ended, f"seed {seed}: {one!r}"
-        for one in (group, *parts, *processes):
+        for one in everything:
             one.reset()
         # Whatever was cut short, a run that nobody disturbs is told once.
         assert wait_until(lambda: watch.ends.started == watch.ends.ended), f"seed {seed}"
@@ -413,15 +414,15 @@ def test_bursts_of_output_with_a_slow_handler_take_bounded_memory(
         go_on = threading.Event()
         sink = DoesAtOutput(lambda process: go_on.wait(PATIENCE))
         command = f"head -c {size} /dev/zero"
-        args = {"default_stdout_handler": False}
+        args: dict[str, Any] = {"default_stdout_handler": False}
         if transport == "local":
-            processes = [
+            processes: list[ProcessBase] = [
                 Process(command, lifecycle_handlers=[watch.ends], stdout_handlers=[sink], **args)
                 for _ in range(count)
             ]
         else:
             action = make(transport, cluster.hosts[:count], command, watch, sink, **args)
-            processes = list(action.processes)
+            processes = [*action.processes]
         before = resident()
         for process in processes:
             process.start()

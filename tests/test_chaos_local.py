@@ -287,6 +287,34 @@ def test_files_that_cannot_be_opened_for_want_of_descriptors_are_not_taken_for_m
     )
 
 
+def test_known_hosts_wait_for_a_descriptor_and_let_nobody_in_without_one() -> None:
+    script(
+        """
+        import tempfile
+        from execo._core import room
+        from execo.transports.known_hosts import HostKey, KnownHosts
+        path = tempfile.mkstemp(prefix="chaos-")[1]
+        key = "AAAAC3NzaC1lZDI1NTE5AAAA"
+        with open(path, "w") as file:
+            file.write(f"web1 ssh-ed25519 {key}\\n")
+        shown = HostKey("ssh-ed25519", b"another")
+        limit(resource.RLIMIT_NOFILE, 64)
+        hold(0)
+        timer = in_a_while(give)
+        known = KnownHosts((path,))
+        timer.join()
+        problem = known.problem("web1", shown, known.keys_of("web1"), strict=False)
+        assert "has changed" in problem, problem
+        room.PATIENCE = 0.2
+        hold(0)
+        known = KnownHosts((path,))
+        give()
+        problem = known.problem("web1", shown, known.keys_of("web1"), strict=False)
+        assert "cannot be looked up" in problem, problem
+        """
+    )
+
+
 # -- processes and threads --------------------------------------------------------------------
 
 
