@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from paramiko.message import Message
 
+from execo._core.room import with_room
+
 from .questions import NoAnswer
 
 __all__ = [
@@ -134,6 +136,10 @@ def public_file(path: str) -> PublicKey | None:
 
 
 def _read(path: str) -> bytes:
+    return with_room(_read_now, path)
+
+
+def _read_now(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(_MOST_BYTES)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import fcntl
 import functools
 import hashlib
@@ -20,9 +19,11 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from execo._core.locks import new_lock
 from execo._core.pool import Strand
+from execo._core.room import NO_ROOM, with_room
 from execo._core.runtime import Runtime
 from execo.log import logger
 
@@ -91,9 +92,13 @@ class KnownHosts:
         self._others: list[_Entry] = []  # hashed names and patterns
         self._revoked: list[_Entry] = []
         self._authorities: list[_Entry] = []
-        for path in paths:
-            for line in _lines(path):
-                self._read(line.split())
+        self._unread = ""
+        try:
+            for path in paths:
+                for line in _lines(path):
+                    self._read(line.split())
+        except OSError as exc:
+            self._unread = f"{exc.filename} cannot be read: {exc.strerror}"
 
     def _read(self, words: list[str]) -> None:
         if not words or words[0].startswith("#"):
@@ -132,6 +137,8 @@ class KnownHosts:
 
         :param known: what :meth:`keys_of` the host has given
         """
+        if self._unread:
+            return f"its host key cannot be looked up: {self._unread}; see ulimit -n"
         if any(entry.key == key and _matches(entry.names, name) for entry in self._revoked):
             return "its host key is marked as revoked"
         if key in known:
@@ -240,10 +247,15 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _lines(path: str) -> list[str]:
-    # None of the files needs to exist.
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return file.readlines()
-    return []
+    try:
+        with with_room(partial(open, path, encoding="utf-8", errors="replace")) as file:
+            return file.readlines()
+    except OSError as exc:
+        # None of the files needs to exist. But every key would be taken for the first one of its
+        # host where a file is not read for want of a descriptor.
+        if exc.errno in NO_ROOM:
+            raise
+        return []
 
 
 def _default(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import cast
 
 from execo._core.latch import Latch
+from execo._core.room import with_room
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
@@ -177,7 +178,7 @@ class OpenSshTransport:
                 relay=request.relay,
             )
             able = self._able(target)
-            log_file = self._folder.file(channel.number)
+            log_file = with_room(self._folder.file, channel.number)
         except (ValueError, OSError) as exc:
             error = SpawnError(f"cannot run {request.command!r} on {target.name}: {exc}")
             error.__cause__ = exc

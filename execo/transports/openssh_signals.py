@@ -64,7 +64,7 @@ class Signals:
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             self.signalled = number
         self._order(number)
-        if ending and not channel.seen and channel.record.age(channel.start_date) < _YOUNG:
+        if ending and not channel.seen and channel.record.age(channel.running) < _YOUNG:
             # The host may be about to start it, with nothing there yet to signal.
             for delay in _AGAIN:
                 self._loop.call_later(delay, self._order_again, number)

@@ -58,5 +58,7 @@ def _explain_system(exc: OSError, name: str, place: str) -> str:
             return "its arguments or its environment are too long for the system"
         case errno.EMFILE | errno.ENFILE:
             return "no free descriptors; raise the limit (ulimit -n)"
+        case errno.EAGAIN:
+            return "no room for another process; raise the limit (ulimit -u)"
         case _:
             return exc.strerror or str(exc)
