@@ -35,9 +35,19 @@ _SECRETS = frozenset({"become_password", "passphrase", "password"})
 """Connection parameters that are shown to nobody."""
 
 
+_LONGEST_SHOWN = 500
+
+
 def shown(key: object, value: object) -> str:
     """A wrong value for messages."""
-    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
+    kind = f"a {type(value).__name__}"
+    if key in _SECRETS:
+        return kind
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of thousands of digits, or what its class does
+        return kind
+    return text if len(text) <= _LONGEST_SHOWN else f"{kind}: {text[:_LONGEST_SHOWN]}..."
 
 
 def kept(key: object, value: Any) -> Any:
