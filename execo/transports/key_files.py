@@ -120,8 +120,8 @@ def public_file(path: str) -> PublicKey | None:
         data = _read(path)
     except FileNotFoundError:
         return None
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     words = data.split(b"\n", 1)[0].split()
     try:
         blob = base64.b64decode(words[1], validate=True)
@@ -136,6 +136,11 @@ def public_file(path: str) -> PublicKey | None:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(_MOST_BYTES)
+
+
+def _unread(path: str, exc: OSError | ValueError) -> str:
+    """Why a file cannot be read. A ValueError: its name cannot be one (a NUL, no UTF-8)."""
+    return f"{path!r}: {exc}" if isinstance(exc, ValueError) else f"{path}: {exc.strerror or exc}"
 
 
 # -- private keys ---------------------------------------------------------------------------------
@@ -197,8 +202,8 @@ def read_key(path: str) -> KeyFile:
     """
     try:
         data = _read(path)
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     public, encrypted = _look(path, data)
     if public is not None and public.kind.startswith("sk-"):
         raise LoginProblem(
