@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from paramiko import common
 from paramiko.message import Message
 
+from .channel import text_of
 from .key_files import CERTIFICATE, PublicKey
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class UserAuth:
         self._listener = None
 
     def _on_service(self, message: Message) -> None:
-        if message.get_text() == _SERVICE:
+        if text_of(message) == _SERVICE:
             self._tell(lambda listener: listener.auth_ready())
 
     def _on_success(self, message: Message) -> None:
@@ -213,7 +214,7 @@ class UserAuth:
         self._tell(lambda listener: listener.auth_done())
 
     def _on_failure(self, message: Message) -> None:
-        allowed = message.get_list()
+        allowed = text_of(message).split(",")
         partial = message.get_boolean()
         self._tell(lambda listener: listener.auth_refused(allowed, partial))
 
