@@ -37,6 +37,9 @@ CERTIFICATE = "-cert-v01@openssh.com"
 _MAGIC = b"openssh-key-v1\0"
 _BEGIN, _END = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KEY-----"
 _MOST_BYTES = 1 << 20
+_MOST_ROUNDS = 10_000
+"""Of the function that makes a key of a passphrase: that many take minutes. ssh-keygen makes 16."""
+
 # The fields of a public key, after its type and, in a certificate, after the nonce.
 _FIELDS = {"ssh-rsa": 2, "ssh-ed25519": 1, "sk-ssh-ed25519@openssh.com": 2}
 _FIELDS_ECDSA, _FIELDS_SK_ECDSA = 2, 3
@@ -234,6 +237,9 @@ def _look(path: str, data: bytes) -> tuple[PublicKey | None, bool]:
         kind = _strings(blob, 1)[0].decode("ascii")
     except (ValueError, binascii.Error) as exc:
         raise LoginProblem(f"{path}: it is not a private key that can be read") from exc
+    rounds = int.from_bytes(details[-4:], "big")
+    if cipher != b"none" and rounds > _MOST_ROUNDS:
+        raise LoginProblem(f"{path}: its passphrase would take {rounds} rounds: is it damaged?")
     return PublicKey(kind, blob), cipher != b"none"
 
 
