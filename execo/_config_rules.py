@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -66,8 +67,8 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # The comparison also refuses NaN and infinity, with which no timer works.
-    return (_is_integer(value) or isinstance(value, float)) and 0 <= value < float("inf")
+    # The comparison also refuses NaN, infinity and whole numbers beyond: no timer works with them.
+    return (_is_integer(value) or isinstance(value, float)) and 0 <= value <= sys.float_info.max
 
 
 def _is_level(value: Any) -> bool:

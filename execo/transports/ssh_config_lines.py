@@ -130,7 +130,13 @@ class Reading:
         :param must: it has to be there
         :raises SshConfigError: for what ssh refuses
         """
-        path = expand_home(path, self.home)
+        try:
+            path = expand_home(path, self.home)
+            os.fsencode(path)
+            if "\0" in path:
+                raise ValueError("a file cannot have this name")
+        except ValueError as exc:
+            raise SshConfigError(str(exc), filename=path) from exc
         try:
             return self._file(path, place=place, check=check, depth=0)
         except OSError as exc:
