@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 __all__ = ["CPU", "cheap", "damaged", "examples", "pieces", "unlucky_numbers"]
+
+ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
 
 CPU = 20.0
 """Seconds of computing that what should take milliseconds may take: a hang, not a speed."""
@@ -25,7 +27,11 @@ Text = TypeVar("Text", str, bytes)
 
 def examples(count: int) -> Callable[[Any], Any]:
     """So many examples, times ``EXECO_ROUNDS``."""
-    return settings(max_examples=count * int(os.environ.get("EXECO_ROUNDS", "1")))
+    return settings(
+        max_examples=count * ROUNDS,
+        # A folder for all examples of a test does.
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
 
 
 @contextlib.contextmanager
