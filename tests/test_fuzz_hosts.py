@@ -148,8 +148,7 @@ LOG = [
     "clientloop.c:client_session2_setup():2 (pid=7): id 3",
     "clientloop.c:client_session2_setup():2 (pid=7): Sending command: true",
     "clientloop.c:client_status_confirm():3 (pid=7): exec request accepted on channel 3",
-    "clientloop.c:client_input_channel_req():4 (pid=7): "
-     "client_input_channel_req: channel 3 rtype exit-status reply 0",
+    "clientloop.c:client_input_channel_req():4 (pid=7): client_input_channel_req: channel 3 rtype exit-status reply 0",  # noqa: E501
     "channels.c:channel_input_open_failure():5 (pid=7): channel 3: open failed: connect failed: ",
     "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",
     "ControlSocket /s already exists, disabling multiplexing",

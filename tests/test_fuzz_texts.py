@@ -397,7 +397,7 @@ def test_words_of_ssh_options(tmp_path: Path, words: list[tuple[str, ...]]) -> N
 
 
 def _private_keys() -> dict[str, bytes]:
-    kinds = {
+    kinds: dict[str, Any] = {
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
         "ecdsa": ec.generate_private_key(ec.SECP256R1()),
         "rsa": rsa.generate_private_key(65537, 1024),
