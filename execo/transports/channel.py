@@ -257,11 +257,17 @@ class SshChannel:
     def _received(self, m: Message) -> bytes:
         """:raises SSHException: for what was announced and is not there (paramiko would make it
         up), and for more than there was room for, which would fill the memory"""
+        self._check_open()
         size, rest = m.get_int(), m.get_remainder()
         self._received_size += size
         if size > len(rest) or self._received_size > self._granted:
             raise SSHException(f"the host sends data on channel {self._number} in a wrong way")
         return rest[:size]
+
+    def _check_open(self) -> None:
+        # Nothing could be answered: the host has not said its number for it.
+        if self._remote < 0:
+            raise SSHException(f"the host uses channel {self._number} before it has opened it")
 
     def on_adjust(self, m: Message) -> None:
         self._loop.call_soon(self._add_room, m.get_int())
@@ -270,6 +276,7 @@ class SshChannel:
         self._put(_END)
 
     def on_close(self, m: Message) -> None:
+        self._check_open()
         if self._closed:
             raise SSHException(f"the host closes channel {self._number} twice")
         self._closed = True
@@ -278,6 +285,7 @@ class SshChannel:
         self._loop.call_soon(self._finish)
 
     def on_request(self, m: Message) -> None:
+        self._check_open()
         kind = text_of(m)
         wants_answer = m.get_boolean()
         if kind == "exit-status":
