@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 from paramiko import common
 from paramiko.message import Message
 
-from .channel import text_of
 from .key_files import CERTIFICATE, PublicKey
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ class UserAuth:
         self._listener = None
 
     def _on_service(self, message: Message) -> None:
-        if text_of(message) == _SERVICE:
+        if message.get_string() == _SERVICE.encode():
             self._tell(lambda listener: listener.auth_ready())
 
     def _on_success(self, message: Message) -> None:
@@ -214,7 +213,7 @@ class UserAuth:
         self._tell(lambda listener: listener.auth_done())
 
     def _on_failure(self, message: Message) -> None:
-        allowed = text_of(message).split(",")
+        allowed = message.get_string().decode("utf-8", "replace").split(",")
         partial = message.get_boolean()
         self._tell(lambda listener: listener.auth_refused(allowed, partial))
 
