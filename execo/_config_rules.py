@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -46,9 +47,19 @@ _SECRETS = frozenset({"become_password", "passphrase", "password"})
 """Connection parameters that are shown to nobody."""
 
 
+_LONGEST_SHOWN = 500
+
+
 def shown(key: object, value: object) -> str:
     """A wrong value for messages."""
-    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
+    kind = f"a {type(value).__name__}"
+    if key in _SECRETS:
+        return kind
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of thousands of digits, or what its class does
+        return kind
+    return text if len(text) <= _LONGEST_SHOWN else f"{kind}: {text[:_LONGEST_SHOWN]}..."
 
 
 def kept(key: object, value: Any) -> Any:
@@ -67,8 +78,8 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # The comparison also refuses NaN and infinity, with which no timer works.
-    return (_is_integer(value) or isinstance(value, float)) and 0 <= value < float("inf")
+    # The comparison also refuses NaN, infinity and whole numbers beyond: no timer works with them.
+    return (_is_integer(value) or isinstance(value, float)) and 0 <= value <= sys.float_info.max
 
 
 def _is_level(value: Any) -> bool:

@@ -418,7 +418,7 @@ def load_configuration(
             if not isinstance(given, Mapping):
                 line = line_with(name, source, path)
                 raise ConfigError(
-                    f"{name} must be a dict, got {given!r}", filename=path, lineno=line
+                    f"{name} must be a dict, got {shown(name, given)}", filename=path, lineno=line
                 )
             target.update(given)
         return True
@@ -450,7 +450,9 @@ def _update(
     """Put the given values into one of the two dicts, which may be the given one itself."""
     if not isinstance(given, Mapping):
         line = line_with(name, source, path)
-        raise ConfigError(f"{name} must be a dict, got {given!r}", filename=path, lineno=line)
+        raise ConfigError(
+            f"{name} must be a dict, got {shown(name, given)}", filename=path, lineno=line
+        )
     for key, value in list(given.items()):
         if key not in rules:
             target.pop(key, None)

@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.keys":       SEAM | rooms(
         "transports.asking transports.key_files transports.ssh_agent"
     ),
-    "transports.known_hosts": SEAM,
+    "transports.known_hosts": SEAM | rooms("transports.ssh_config_match"),
     "transports.detached":   GROUND,
     "transports.last_start": SEAM,
     "transports.remote_shell": GROUND | rooms("transports.detached"),

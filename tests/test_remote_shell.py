@@ -34,6 +34,7 @@ from execo.transports.remote_shell import (
     parse_hello,
     quote,
 )
+from fuzzing import cheap
 
 LONG = 30.0
 """Seconds after which something hangs."""
@@ -851,3 +852,12 @@ def test_a_command_on_a_terminal_ends_with_its_client(connection: Connection) ->
         child.wait(LONG)
     finally:
         os.close(ours)
+
+
+def test_blanks_in_a_hello_take_no_time() -> None:
+    # It is read on the I/O thread: a host could have held up all others.
+    with cheap():
+        for _ in range(3):
+            said = "execo-guard 1 " * 2500 + " linux" * 2500 + " " * 20_000
+            assert parse_hello(f"{said}x") is None
+            assert parse_hello(said) is not None

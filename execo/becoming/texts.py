@@ -43,6 +43,9 @@ __all__ = [
 _LINE = 800
 """Bytes of one line of an order: a terminal takes up to 4095 at a time."""
 
+_LONGEST_PROMPT = 4096
+"""Bytes with which su and doas may ask."""
+
 # All but what a shell, printf, a terminal or the end of the order could take for something else.
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/=:, -")
 _CODED = [bytes([byte]) if byte in _PLAIN else b"\\0%03o" % byte for byte in range(256)]
@@ -154,11 +157,16 @@ def _program(become: Become, marks: Marks, script: str) -> list[str]:
     return ["su", "-s", *shell, "--", become.user]
 
 
-def find_prompt(become: Become, marks: Marks, said: bytes) -> bool:
+def find_prompt(become: Become, marks: Marks, said: bytes | bytearray, looked: int = 0) -> bool:
     """Whether the program waits for a password, after it has ``said`` this since hello or since
-    the last answer."""
+    the last answer.
+
+    :param looked: bytes of it in which the prompt of sudo does not begin
+    """
     if become.method == "sudo":
-        return marks.prompt.encode() in said
+        return said.find(marks.prompt.encode(), looked) >= 0
+    if len(said) > _LONGEST_PROMPT:
+        return False  # looking at all of it again with each byte would take for ever
     if become.method == "doas":
         return bool(re.fullmatch(rb"\s*doas \([^()\r\n]*\) password: ?", said))
     return bool(re.fullmatch(rb"\s*Password: ?", said))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -135,8 +136,8 @@ def _get_words(location: str, found: list[Found]) -> tuple[str, ...]:
     :raises ValueError: the host has sent names that lead elsewhere, or one twice
     """
     names = [checked_name(each.name) for each in found]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ValueError(
                 f"{name!r} is there twice: two of the names stand for it, or for files of the same "
                 "name; fetch them one by one, to places of their own"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -28,6 +29,16 @@ _LONGEST_EXTENSION = 1024 * 1024
 _MOST_LINKS = 40
 """Links that are followed one after the other, as the system does."""
 
+_ATTRIBUTES = (b"x", b"g", b"X")
+_TYPE = 156
+"""Where a header says what follows it."""
+
+_LONGEST_NUMBER = 1024
+"""Digits in a row: more than the name of a file can have."""
+
+_LATEST = 2.0**62
+"""Seconds since the epoch: the system takes no more than 63 bits."""
+
 _DEEPEST = 256
 """Folders in one another. Python removes a tree by recursion, which has a limit."""
 
@@ -45,6 +56,29 @@ class _Member(tarfile.TarInfo):
         if member.size < 0 or (member.type in _EXTENSIONS and member.size > _LONGEST_EXTENSION):
             raise ValueError(f"the archive it sent has a header of {member.size} bytes")
         return member
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Member:
+        _check_attributes(tarfile)
+        member = super().fromtarfile(tarfile)
+        if not abs(member.mtime) < _LATEST:
+            raise ValueError(f"it sent {member.name!r} with a time that cannot be: {member.mtime}")
+        return member
+
+
+def _check_attributes(archive: tarfile.TarFile) -> None:
+    """Refuse attributes with a long row of digits: the regular expression with which tarfile looks
+    for a few words in them would take minutes."""
+    file = archive.fileobj
+    assert file is not None
+    place = file.tell()
+    header = file.read(_BLOCK)
+    if header[_TYPE : _TYPE + 1] in _ATTRIBUTES:
+        text = file.read(_LONGEST_EXTENSION + _BLOCK)
+        row = max(map(len, re.split(rb"[^0-9]+", text)))
+        if row > _LONGEST_NUMBER:
+            raise ValueError(f"the archive it sent has attributes with {row} digits in a row")
+    file.seek(place)
 
 
 def _members(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:

@@ -39,6 +39,9 @@ CERTIFICATE = "-cert-v01@openssh.com"
 _MAGIC = b"openssh-key-v1\0"
 _BEGIN, _END = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KEY-----"
 _MOST_BYTES = 1 << 20
+_MOST_ROUNDS = 10_000
+"""Of the function that makes a key of a passphrase: that many take minutes. ssh-keygen makes 16."""
+
 # The fields of a public key, after its type and, in a certificate, after the nonce.
 _FIELDS = {"ssh-rsa": 2, "ssh-ed25519": 1, "sk-ssh-ed25519@openssh.com": 2}
 _FIELDS_ECDSA, _FIELDS_SK_ECDSA = 2, 3
@@ -122,8 +125,8 @@ def public_file(path: str) -> PublicKey | None:
         data = _read(path)
     except FileNotFoundError:
         return None
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     words = data.split(b"\n", 1)[0].split()
     try:
         blob = base64.b64decode(words[1], validate=True)
@@ -142,6 +145,11 @@ def _read(path: str) -> bytes:
 def _read_now(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(_MOST_BYTES)
+
+
+def _unread(path: str, exc: OSError | ValueError) -> str:
+    """Why a file cannot be read. A ValueError: its name cannot be one (a NUL, no UTF-8)."""
+    return f"{path!r}: {exc}" if isinstance(exc, ValueError) else f"{path}: {exc.strerror or exc}"
 
 
 # -- private keys ---------------------------------------------------------------------------------
@@ -203,8 +211,8 @@ def read_key(path: str) -> KeyFile:
     """
     try:
         data = _read(path)
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     public, encrypted = _look(path, data)
     if public is not None and public.kind.startswith("sk-"):
         raise LoginProblem(
@@ -235,6 +243,9 @@ def _look(path: str, data: bytes) -> tuple[PublicKey | None, bool]:
         kind = _strings(blob, 1)[0].decode("ascii")
     except (ValueError, binascii.Error) as exc:
         raise LoginProblem(f"{path}: it is not a private key that can be read") from exc
+    rounds = int.from_bytes(details[-4:], "big")
+    if cipher != b"none" and rounds > _MOST_ROUNDS:
+        raise LoginProblem(f"{path}: its passphrase would take {rounds} rounds: is it damaged?")
     return PublicKey(kind, blob), cipher != b"none"
 
 

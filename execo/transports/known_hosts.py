@@ -27,6 +27,8 @@ from execo._core.room import NO_ROOM, with_room
 from execo._core.runtime import Runtime
 from execo.log import logger
 
+from .ssh_config_match import wildcards
+
 __all__ = ["HostKey", "KnownHosts", "KnownHostsFiles", "has_authority"]
 
 USER_FILE = "~/.ssh/known_hosts"
@@ -193,9 +195,10 @@ class KnownHosts:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         line = "\n" + line
-                file.write(line.encode())
-        except OSError as exc:
-            logger.warning("cannot record the key of %s in %s: %s", name, path, exc.strerror)
+                file.write(line.encode("utf-8", "surrogateescape"))
+        except (OSError, ValueError) as exc:
+            why = getattr(exc, "strerror", None) or exc
+            logger.warning("cannot record the key of %s in %s: %s", name, path, why)
 
 
 def _ours(path: str, flags: int) -> int:
@@ -218,7 +221,7 @@ def _matches(names: Sequence[str], name: str) -> bool:
 
 
 def _hash(salt: bytes, name: str) -> bytes:
-    return hmac.digest(salt, name.encode(), "sha1")
+    return hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1")
 
 
 def _hashed(name: str) -> str:
@@ -241,9 +244,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 @functools.lru_cache(1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # Not fnmatch: "[address]:port" is a name and no class of characters.
-    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(text, re.IGNORECASE)
+    return re.compile(wildcards(pattern), re.IGNORECASE)
 
 
 def _lines(path: str) -> list[str]:
@@ -255,6 +256,8 @@ def _lines(path: str) -> list[str]:
         # host where a file is not read for want of a descriptor.
         if exc.errno in NO_ROOM:
             raise
+        return []
+    except ValueError:  # a name that cannot be one
         return []
 
 
@@ -268,7 +271,7 @@ def _stamp(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
     for path in paths:
         try:
             found = os.stat(path)
-        except OSError:
+        except (OSError, ValueError):
             stamps.append(None)
         else:
             stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))

@@ -453,8 +453,10 @@ class Hello:
 
 def parse_hello(line: str) -> Hello | None:
     """A guard's first line. None for another line: the login shell's start files may print too."""
-    found = re.search(r"execo-guard 1 (.*) (linux|other)\s*$", line)
-    if found is None:
+    # Without a regular expression: with blanks in it, a host could keep one busy for ever.
+    said, _, system = line.rstrip().rpartition(" ")
+    _, begun, shell = said.partition("execo-guard 1 ")
+    if not begun or system not in ("linux", "other"):
         return None
-    shell = found[1].strip()
-    return Hello(shell, shell in POSIX_SHELLS, found[2] == "linux")
+    shell = shell.strip()
+    return Hello(shell, shell in POSIX_SHELLS, system == "linux")

@@ -134,7 +134,13 @@ class Reading:
         :raises OSError: for want of a descriptor: to pass over the file would be to reach another
           host, as another user, than it says
         """
-        path = expand_home(path, self.home)
+        try:
+            path = expand_home(path, self.home)
+            os.fsencode(path)
+            if "\0" in path:
+                raise ValueError("a file cannot have this name")
+        except ValueError as exc:
+            raise SshConfigError(str(exc), filename=path) from exc
         try:
             return self._file(path, place=place, check=check, depth=0)
         except OSError as exc:

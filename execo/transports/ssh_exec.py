@@ -183,6 +183,8 @@ class SshExec:
         self.start_date = time.time()
         self.waited = time.monotonic() - self._opened
         self._sink.on_start()
+        if self._eof:
+            self._tell_eof(None)
         if self._transport.closed and not self.request.detach:
             self.send_signal(signal.SIGKILL)
 
@@ -320,6 +322,8 @@ class SshExec:
     # -- what the host says ---------------------------------------------------------------------
 
     def channel_data(self, stream: int, data: bytes) -> None:
+        if self._state is _State.SENT:
+            self.channel_answered(True)  # it cannot print without: some servers are that quick
         if self.started:
             self._sink.on_data(stream, data)
             if self._expiry is not None:
@@ -355,8 +359,11 @@ class SshExec:
             self._eof = True
             self._look_done()
             if self.started:
-                self._sink.on_eof(1, error)
-                self._sink.on_eof(2, error)
+                self._tell_eof(error)
+
+    def _tell_eof(self, error: OSError | None) -> None:
+        self._sink.on_eof(1, error)
+        self._sink.on_eof(2, error)
 
     def channel_exit(self, status: int | None, why: str) -> None:
         if self._state is _State.SENT:
