@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.questions":  CORE,
-    "transports.key_files":  GROUND | rooms("_core.room transports.questions"),
+    "transports.key_files":  CORE | rooms("transports.questions"),
     "transports.ssh_agent":  GROUND | rooms("transports.key_files"),
     "transports.asking":     SEAM | rooms("transports.key_files transports.questions"),
     "transports.keys":       SEAM | rooms(

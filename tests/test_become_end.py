@@ -28,8 +28,7 @@ pytest_plugins = ["become_users", "sshd"]
 PATIENCE = 60.0
 
 ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1")) * 3
-"""How often a script is ended in each way, and a command killed: more, where one asks for it. (The
-tests start without variables whose names begin with EXECO.)"""
+"""How often a script is ended in each way, and a command killed."""
 
 
 @pytest.fixture(autouse=True)
