@@ -27,6 +27,7 @@ from execo.errors import CancelledError, SpawnError
 from execo.log import logger
 
 from . import get as get_transport
+from . import guard_path
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
 from .last_start import let_detached_start
 from .openssh_channel import OpenSshChannel
@@ -64,7 +65,7 @@ class OpenSshTransport:
         self.nonce = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._folder = LogFolder(sockets=True)
+        self._folder = LogFolder(partial(guard_path, runtime), sockets=True)
         self._abilities: dict[tuple[str, ...], Abilities] = {}
         self._guards: dict[Target, OpenSshGuard] = {}
         # Those whose ssh has not ended. Under the lock, as the two above.
