@@ -94,7 +94,8 @@ class OpenSshTransport:
         alone = [one for one in channels if one.request.detach or not self.shares(one.target)]
         if len(alone) < len(channels):
             ours = set(alone)
-            seated, entrants = self.masters.join([one for one in channels if one not in ours])
+            shared = [one for one in channels if one not in ours]
+            seated, entrants = self.masters.join([*shared, *self._guards_of(shared)])
             self._start([*seated, *self.window.enter([*entrants, *alone])])
         else:
             self._start(self.window.enter(alone))
@@ -206,6 +207,17 @@ class OpenSshTransport:
                 guard = self._guards[channel.target] = OpenSshGuard(self, channel.target)
                 self._live_guards.add(guard)
             self._assign(channel, guard)
+
+    def _guards_of(self, channels: Sequence[OpenSshChannel]) -> list[OpenSshGuard]:
+        """The guards that these are the first to need. They go first: a script that is lost while
+        its commands start has nobody else to end them."""
+        guards = {one.guard: None for one in channels if one.guard is not None}
+        return [guard for guard in guards if self.claim(guard)]
+
+    def claim(self, guard: OpenSshGuard) -> bool:
+        """Whether ``guard`` is to be started now, by who asks. Any thread."""
+        with self._lock:
+            return guard.claim()
 
     def rejoin_guard(self, channel: OpenSshChannel) -> None:
         """Give ``channel`` the guard that its target has now, if its own is gone: it finds the

@@ -108,6 +108,10 @@ class OpenSshChannel:
         return self.signals.ending is not None or self.hung_up
 
     @property
+    def held(self) -> bool:
+        return self.guard is not None and self.guard.ahead
+
+    @property
     def hung_up(self) -> bool:
         """Its connection was ended, to end it."""
         return self._hung_up is not None

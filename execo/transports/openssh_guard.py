@@ -59,6 +59,7 @@ class OpenSshGuard:
         self._channel: Channel | None = None
         self._entered = False
         self._started = False
+        self._sent = False
         self._dismissed = False
         self._over = False
         self._heard = b""
@@ -89,8 +90,21 @@ class OpenSshGuard:
     def opened(self) -> bool:
         return not self.coming
 
+    @property
+    def held(self) -> bool:
+        return False
+
+    @property
+    def ahead(self) -> bool:
+        """True while the commands of its target wait for it: it is on its way over a master, and
+        not sent yet. What comes after it on a connection is found by it, whenever the script is
+        lost."""
+        return self.coming and self._entered and not (self._sent or self.alone or self._dismissed)
+
     def heard(self, event: MasterEvent) -> None:
-        pass  # it has no mark, and says itself that it is there
+        if event is MasterEvent.COMMAND and not self._sent:
+            self._sent = True
+            self._transport.masters.look(self.target)
 
     def refuse(self, error: ProcessError) -> None:
         self._loop.call_soon(self._end)
@@ -121,9 +135,14 @@ class OpenSshGuard:
 
     def come(self) -> None:
         """Have it started, if it is not yet: a command of its target runs."""
-        if not self._entered and not self._dismissed:
-            self._entered = True
+        if self._transport.claim(self):
             self._transport.enter(self)
+
+    def claim(self) -> bool:
+        """Whether it is to be started now: nobody has done so yet. Under the transport's lock."""
+        claimed = not self._entered and not self._dismissed
+        self._entered = self._entered or claimed
+        return claimed
 
     def set_up(self) -> bool:
         return False  # what it says, or its end, tells so
@@ -246,6 +265,7 @@ class OpenSshGuard:
             if without is not None:
                 without()
         self.dismiss()
+        self._transport.masters.look(self.target)
 
     def _end(self) -> None:
         if self._over:
@@ -257,6 +277,7 @@ class OpenSshGuard:
             # Two of them do no harm, so it matters not why.
             self.alone = True
             self._channel = None
+            self._transport.masters.look(self.target)
             self._transport.enter(self)
             return
         self._over = True
