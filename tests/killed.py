@@ -67,11 +67,14 @@ from execo import Get, Host, Local, ParallelActions, Process, Put, Remote
 
 hosts = [Host(one, user, keyfile, int(port)) for one in addresses]
 params = {"transport": transport, "become": become or None}
+# Here a command is a session, on hosts all that bears its mark.
+apart = "" if transport == "local" else "setsid "
 quiet = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
 
 def command(text, count=len(hosts), **options):
     if transport == "local":
-        locals = [Local(text, process_args={**quiet, **options}) for _ in range(count)]
+        options = {**quiet, "shell": True, **options}
+        locals = [Local(text, process_args=options) for _ in range(count)]
         return ParallelActions(locals)
     where = [hosts[at % len(hosts)] for at in range(count)]
     return Remote(text, where, params, process_args={**quiet, **options})
@@ -82,7 +85,7 @@ step("connect")
 command("true").run()
 step("start")
 sleepers = command(f"trap '' HUP; sleep {word} & sleep {word}; :", 50).start()
-stubborn = f"trap '' TERM HUP; sleep {word} & setsid sleep {word} & sleep {word}; :"
+stubborn = f"trap '' TERM HUP; sleep {word} & {apart}sleep {word} & sleep {word}; :"
 stubborn = command(stubborn).start()
 step("transfer")
 if transport != "local":
