@@ -62,7 +62,7 @@ class OpenSshTransport:
         self.runtime = runtime
         self.loop = runtime.loop
         self.closed = False
-        self.nonce = secrets.token_hex(8)
+        self._nonces: dict[Target, str] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._folder = LogFolder(partial(guard_path, runtime), sockets=True)
@@ -164,7 +164,7 @@ class OpenSshTransport:
                 request.command,
                 cwd=request.cwd,
                 env=request.env,
-                mark=Mark(self.nonce, channel.number, request.detach),
+                mark=Mark(self.nonce(target), channel.number, request.detach),
                 relay=request.relay,
             )
             able = self._able(target)
@@ -194,6 +194,15 @@ class OpenSshTransport:
         if able is None:
             able = self._abilities[words] = abilities(words)
         return able if tells_of_commands(target.options) else replace(able, tells=False)
+
+    def nonce(self, target: Target) -> str:
+        """What the commands of ``target`` are marked with. Of this target alone: two of them may be
+        one machine, as two users or by two names, and one that is lost must not end the commands of
+        the other. Any thread."""
+        nonce = self._nonces.get(target)
+        if nonce is None:
+            nonce = self._nonces.setdefault(target, secrets.token_hex(8))
+        return nonce
 
     # -- guards ---------------------------------------------------------------------------------
 
@@ -241,7 +250,8 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce, first=False))
+        text = guard_text(self.nonce(guard.target), first=False)
+        argv = self._words(guard, False, os.devnull, able, text)
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:

@@ -146,7 +146,7 @@ class Masters:
                 new += site.queue
                 site.queue.clear()
                 break
-            master = OpenSshMaster(self, site.target, socket, self._transport.nonce)
+            master = OpenSshMaster(self, site.target, socket, self._transport.nonce(site.target))
             site.masters.append(master)
             self._live.add(master)
             self._counts["masters made"] += 1
