@@ -14,7 +14,7 @@ from execo.errors import ProcessError, Reason
 from execo.log import logger
 
 from .base import Channel, Target
-from .remote_shell import ORDER_BYE, kill_order, parse_hello
+from .remote_shell import ORDER_BYE, ORDER_END, ORDER_RUN, kill_order, parse_hello
 from .ssh_messages import MasterEvent, place
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class OpenSshGuard:
         self._over = False
         self._heard = b""
         self._waiting: list[tuple[bytes, Callable[[], object] | None]] = []
+        self._known: set[int] = set()  # commands that it was told of
         self._idle = 0  # counts the times that it fell idle
 
     @property
@@ -132,6 +133,24 @@ class OpenSshGuard:
             self.come()
         elif without is not None:
             without()
+
+    def runs(self, command: int) -> None:
+        """Tell it that ``command`` runs, if it comes."""
+        if (self.coming or self.ready) and command not in self._known:
+            self._known.add(command)
+            self._tell(ORDER_RUN.format(command).encode())
+
+    def ended(self, command: int) -> None:
+        """Tell it that ``command`` has ended, if it was told that it runs."""
+        if command in self._known:
+            self._known.discard(command)
+            self._tell(ORDER_END.format(command).encode())
+
+    def _tell(self, order: bytes) -> None:
+        if self._state is _State.READY and self._channel is not None:
+            self._channel.write(order)
+        elif self._state is _State.COMING:
+            self._waiting.append((order, None))
 
     def come(self) -> None:
         """Have it started, if it is not yet: a command of its target runs."""
