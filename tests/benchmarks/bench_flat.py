@@ -2,11 +2,13 @@
 
 Local processes, and commands on ten embedded hosts, on ten of a real sshd, and on these by the ssh
 command. Counted from after the first hundreds, each time when connections that nobody uses are
-closed and threads without work have ended. Each process prints a line and has a handler.
+closed and threads without work have ended, and after the C library has given back what it holds in
+reserve. Each process prints a line and has a handler.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
@@ -45,6 +47,14 @@ def memory() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def trim() -> None:
+    """Give back what Python and the C library hold in reserve, as far as they can."""
+    gc.collect()
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU library alone
+    if release is not None:
+        release(0)
+
+
 def settle() -> Numbers:
     """What is there when all that ends by itself has ended."""
     from execo import transports
@@ -59,7 +69,7 @@ def settle() -> Numbers:
         now = (threads(), descriptors())
         if now < lowest:
             lowest, since = now, time.monotonic()
-    gc.collect()
+    trim()
     return {"threads": lowest[0], "descriptors": lowest[1], "memory": memory()}
 
 

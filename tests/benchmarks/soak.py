@@ -7,12 +7,12 @@ Meanwhile hosts fail, and sessions of one sshd are killed. After each step the *
 looked at: every process has ended, once, with a reason if it is not ok, and its output is complete.
 
 Each ten seconds one line is printed. *Flat* is judged from minute 2 on (from a quarter of a shorter
-run on):
+run on), every two minutes and at the end, at rest: work is held up, idle connections are closed,
+and the C library has given back its reserve. There are no more descriptors and threads than at
+first, and the straight line that fits memory best grows by less than 5 MB (25 MB in a run of less
+than six minutes: until then threads and connections have not all been at their most).
 
-- under load, by the straight line that fits the samples best: from its beginning to its end, memory
-  grows by less than 5 MB, descriptors and threads by less than a tenth of their mean
-- at rest, at the beginning of that time and at the end: as many descriptors and threads as before,
-  and less than 5 MB more memory
+What is printed under load goes up and down with what is being done, and is no part of the verdict.
 
 Run ``python tests/benchmarks/soak.py [--minutes N] [--seed N]``; the exit code is 1 if it is not
 flat, or if an invariant was hurt. As root only.
@@ -27,6 +27,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -64,7 +65,8 @@ from execo.errors import Reason  # noqa: E402
 from execo.process import ProcessBase  # noqa: E402
 from execo.testing import Cluster  # noqa: E402
 from invariants import Ends, check_idle, left_of, wait_until  # noqa: E402
-from sshd import RealSshd, descendants  # noqa: E402
+from sshd import RealSshd  # noqa: E402
+from survival import session_processes  # noqa: E402
 
 EMBEDDED, FAILING, REAL, KILLED = 130, 20, 40, 10
 WORKERS = 6
@@ -73,7 +75,11 @@ PATIENCE = 120.0
 """Seconds: a hang, not a speed."""
 GROWTH = 5.0
 """Megabytes."""
+SHORT, SHORT_GROWTH = 360.0, 25.0
+"""Seconds of a run that is too short to be flat, and how much its memory may grow."""
 MOST_WRONG = 10
+REST = 120.0
+"""Seconds until things are judged, and between two looks at rest."""
 FAULTS = ("refuse", "silent", "garbage", "drop", "close", "freeze")
 
 QUIET: dict[str, Any] = {
@@ -121,6 +127,14 @@ class Load:
         if chance.random() < 0.7:
             return chance.sample(self.calm, chance.randint(1, most)), self.params
         return chance.sample(self.real, chance.randint(1, min(most, len(self.real)))), {}
+
+    def complete(self, process: ProcessBase, complete: bool) -> None:
+        """Its output is complete, or it says that it is not: a host that is starved may take longer
+        than ``drain_timeout``."""
+        if not complete:
+            assert process.truncated or not process.drained, f"lost output: {process!r}"
+            with self.lock:
+                self.done["truncated"] += 1
 
     @contextlib.contextmanager
     def checked(self) -> Iterator[_Checks]:
@@ -174,7 +188,7 @@ def commands(load: Load, chance: random.Random) -> None:
         remote = checks.run(Remote("echo {{{host}}}", hosts, params, process_args=checks.args()))
         for host, process in zip(hosts, remote.processes, strict=True):
             assert process.ok, process.dump()
-            assert process.stdout == f"{host.address}\n", process.dump()
+            load.complete(process, process.stdout == f"{host.address}\n")
 
 
 def exit_codes(load: Load, chance: random.Random) -> None:
@@ -183,7 +197,7 @@ def exit_codes(load: Load, chance: random.Random) -> None:
         remote = checks.run(Remote("echo no; exit 3", hosts, params, process_args=checks.args()))
         for process in remote.processes:
             assert (process.exit_code, process.reason) == (3, Reason.EXIT_CODE), process.dump()
-            assert process.stdout == "no\n", process.dump()
+            load.complete(process, process.stdout == "no\n")
 
 
 def output(load: Load, chance: random.Random) -> None:
@@ -195,8 +209,8 @@ def output(load: Load, chance: random.Random) -> None:
         wanted = (b"0123456789\n" * (size // 11 + 1))[:size]
         for process in remote.processes:
             assert process.ok, repr(process)
-            assert process.stdout_bytes == wanted, f"{len(process.stdout_bytes)} of {size}"
-            assert process.stderr == "done\n", process.stderr
+            got = process.stdout_bytes
+            load.complete(process, got == wanted and process.stderr == "done\n")
 
 
 def timeouts(load: Load, chance: random.Random) -> None:
@@ -311,7 +325,7 @@ def by_ssh(load: Load, chance: random.Random) -> None:
         remote = checks.run(Remote("seq 100", hosts, params, process_args=checks.args()))
         for process in remote.processes:
             assert process.ok, process.dump()
-            assert process.stdout.count("\n") == 100, process.dump()
+            load.complete(process, process.stdout.count("\n") == 100)
 
 
 def briefly_kept(load: Load, chance: random.Random) -> None:
@@ -346,7 +360,7 @@ def on_failing_hosts(load: Load, chance: random.Random) -> None:
         args = checks.args(timeout=15)
         retry = chance.choice([None, Retry(times=3, backoff=0.3)])
         remote = checks.run(Remote("seq 1000", hosts, params, process_args=args, retry=retry))
-        _look_at_what_may_fail(remote.processes)
+        _look_at_what_may_fail(load, remote.processes)
 
 
 def on_killed_hosts(load: Load, chance: random.Random) -> None:
@@ -356,16 +370,16 @@ def on_killed_hosts(load: Load, chance: random.Random) -> None:
         remote = checks.run(
             Remote("seq 1000; sleep 0.3", chance.sample(load.killed, 4), params, process_args=args)
         )
-        _look_at_what_may_fail(remote.processes)
+        _look_at_what_may_fail(load, remote.processes)
 
 
-def _look_at_what_may_fail(processes: Sequence[ProcessBase]) -> None:
+def _look_at_what_may_fail(load: Load, processes: Sequence[ProcessBase]) -> None:
     for process in processes:
         if process.ok:
-            assert process.stdout.count("\n") == 1000, process.dump()
+            load.complete(process, process.stdout.count("\n") == 1000)
         else:
-            # A session whose processes are killed one after the other may tell of a signal first.
-            fair = (Reason.CONNECT, Reason.TIMEOUT, Reason.SIGNAL)
+            # A login that breaks off behind the right key is one that has failed.
+            fair = (Reason.CONNECT, Reason.TIMEOUT, Reason.AUTH)
             assert process.reason in fair, process.dump()
 
 
@@ -423,7 +437,7 @@ def vandal(load: Load, cluster: Cluster, first: int, sshd: RealSshd, seed: str) 
         cluster.fault(at, chance.choice(FAULTS))
         load.over.wait(chance.uniform(0.1, 1.5))
         cluster.fault(at, None)
-        sessions = descendants(sshd.pid)
+        sessions = session_processes(sshd.pid)
         if sessions and chance.random() < 0.3:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(sessions), signal.SIGKILL)
@@ -444,68 +458,70 @@ def rest(load: Load) -> dict[str, float]:
 
 def growth(samples: Sequence[tuple[float, float]]) -> float:
     """How much the line that fits best grows from the first to the last of (seconds, value)."""
-    count = len(samples)
-    if count < 2:
-        return 0.0
-    middle = sum(at for at, _ in samples) / count
-    mean = sum(value for _, value in samples) / count
+    middle = statistics.fmean(at for at, _ in samples)
+    mean = statistics.fmean(value for _, value in samples)
     spread = sum((at - middle) ** 2 for at, _ in samples)
+    if not spread:
+        return 0.0
     slope = sum((at - middle) * (value - mean) for at, value in samples) / spread
     return slope * (samples[-1][0] - samples[0][0])
 
 
-def judge(
-    samples: list[tuple[float, dict[str, float]]], first: dict[str, float], last: dict[str, float]
-) -> list[str]:
-    """What is not flat, in words; prints the figures."""
+Sample = tuple[float, dict[str, float]]
+
+
+def judge(rests: Sequence[Sample], most: float) -> list[str]:
+    """What is not flat, in words; prints the figures.
+
+    :param most: megabytes by which memory may grow
+    """
     wrong = []
-    for key in ("memory", "descriptors", "threads"):
-        series = [(at, sample[key]) for at, sample in samples]
-        values = [value for _, value in series] or [0.0]
-        grown, mean = growth(series), sum(values) / len(values)
-        limit = GROWTH if key == "memory" else 0.1 * mean
-        at_rest = last[key] - first[key]
-        rest_limit = GROWTH if key == "memory" else 0
-        print(
-            f"{key:<12} under load: mean {mean:.1f}, max-min {max(values) - min(values):.1f}, "
-            f"grows {grown:+.2f} (below {limit:.1f}); at rest: {first[key]:.1f} -> "
-            f"{last[key]:.1f} (at most {rest_limit:+.0f})"
-        )
-        if grown > limit:
-            wrong.append(f"{key} grows under load by {grown:.2f}")
-        if at_rest > rest_limit:
-            wrong.append(f"{key} at rest: {at_rest:+.1f}")
+    memories = [(at, sample["memory"]) for at, sample in rests]
+    values = [value for _, value in memories]
+    grown = growth(memories)
+    print(
+        f"memory at rest: {values[0]:.1f} -> {values[-1]:.1f} MB, max-min "
+        f"{max(values) - min(values):.1f}, the line grows by {grown:+.1f} (below {most:g})"
+    )
+    if grown >= most:
+        wrong.append(f"memory grows by {grown:.1f} MB")
+    for key in ("descriptors", "threads"):
+        first, last = rests[0][1][key], rests[-1][1][key]
+        print(f"{key} at rest: {first:.0f} -> {last:.0f} (no more)")
+        if last > first:
+            wrong.append(f"{key} at rest: {last - first:+.0f}")
     return wrong
 
 
 def soak(load: Load, seconds: float) -> list[str]:
     """Have it run, sample it, and say what is not flat."""
-    from_then = min(120.0, seconds / 4)
+    from_then = min(REST, seconds / 4)
     begin = time.monotonic()
-    first: dict[str, float] | None = None
-    samples: list[tuple[float, dict[str, float]]] = []
+    rests: list[Sample] = []
+
+    def look_at_rest(at: float) -> None:
+        found = rest(load)
+        rests.append((at, found))
+        print(f"{at:>5.0f}  at rest: {found}", flush=True)
+
     print(f"{'s':>5} {'memory MB':>10} {'descriptors':>12} {'threads':>8} {'processes':>10}")
     while not load.over.wait(INTERVAL):
         at = time.monotonic() - begin
         if at >= seconds:
             break
-        if first is None and at >= from_then:
-            first = rest(load)
-            print(f"      at rest: {first}", flush=True)
+        if at >= from_then * (len(rests) + 1):
+            look_at_rest(at)
             continue
         now = {"memory": memory(), "descriptors": descriptors(), "threads": threads()}
-        if first is not None:
-            samples.append((at, {key: float(value) for key, value in now.items()}))
         print(
             f"{at:>5.0f} {now['memory']:>10.1f} {now['descriptors']:>12} {now['threads']:>8} "
             f"{load.done['processes']:>10}",
             flush=True,
         )
-    if first is None:
+    if not rests:
         return ["it ended before anything could be judged"]
-    last = rest(load)
-    print(f"      at rest: {last}", flush=True)
-    return judge(samples, first, last)
+    look_at_rest(time.monotonic() - begin)
+    return judge(rests, GROWTH if seconds >= SHORT else SHORT_GROWTH)
 
 
 def main() -> None:
@@ -560,7 +576,7 @@ def main() -> None:
     print("steps:", dict(load.done))
     wrong += load.wrong
     for text in wrong:
-        print("WRONG:", text)
+        print("WRONG:", text[:2000])
     print("flat, and all invariants held" if not wrong else "FAILED")
     sys.exit(1 if wrong else 0)
 
