@@ -271,7 +271,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
-    "transports.openssh_seat": rooms("transports.openssh_channel"),
+    "transports.openssh_seat": rooms("asyncio transports.openssh_channel"),
     "transports.openssh_signals": rooms("transports.openssh_channel"),
     "transports.openssh_master": rooms("transports.openssh_masters"),
     "transports.openssh_masters": rooms("transports.openssh"),

@@ -331,7 +331,7 @@ def test_what_hosts_send_for_files(
 ) -> None:
     shutil.rmtree(tmp_path)
     (tmp_path / "in" / "to").mkdir(parents=True)
-    incoming = Incoming(f"{tmp_path}/in/{location}")
+    incoming = Incoming(f"{tmp_path}/in/{location}", lambda _: lambda: None)
     with cheap():
         try:
             for piece in pieces(data, [one * 50 for one in cuts]):

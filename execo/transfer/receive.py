@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from typing import IO
 
 from .texts import HEADER, TRAILER, is_folder_name, temporary_name
@@ -39,10 +40,13 @@ class Incoming:
     - ``full``: a file has come whole, as its size says; ``surplus``: more than that has come
 
     :param location: where to: an absolute path; see :class:`~execo.transfer.Get`
+    :param guard_path: has a path removed if the script is lost, until what it returns is called
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, guard_path: Callable[[str], Callable[[], object]]) -> None:
         self._location = location
+        self._guard_path = guard_path
+        self._guarded: list[Callable[[], object]] = []
         self._head = b""
         self._file: IO[bytes] | None = None
         self._tar = False
@@ -111,6 +115,15 @@ class Incoming:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             self._temporary = ""
+        while self._guarded:
+            self._guarded.pop()()
+
+    def _temporary_in(self, folder: str) -> str:
+        """A name for what is not complete yet. Until :meth:`close` it is removed if the script is
+        lost."""
+        path = os.path.join(folder, temporary_name())
+        self._guarded.append(self._guard_path(path))
+        return path
 
     def _check(self) -> None:
         if self.cancelled:
@@ -154,13 +167,13 @@ class Incoming:
         if is_special(place):
             self._file = open_special(place)
             return
-        self._temporary = os.path.join(folder, temporary_name())
+        self._temporary = self._temporary_in(folder)
         self._file = open(self._temporary, "xb", opener=open_private)  # noqa: SIM115
 
     def _begin_tar(self) -> None:
         os.makedirs(self._location, exist_ok=True)
         self._tar = True
-        self._temporary = os.path.join(self._location, temporary_name())
+        self._temporary = self._temporary_in(self._location)
         self._file = open(self._temporary, "x+b", opener=open_private)  # noqa: SIM115
 
     # -- archives -----------------------------------------------------------------------------
@@ -168,7 +181,7 @@ class Incoming:
     def _unpack(self) -> None:
         assert self._file is not None
         self._file.seek(0)
-        folder = os.path.join(self._location, temporary_name())
+        folder = self._temporary_in(self._location)
         os.mkdir(folder, 0o700)
         try:
             tree = Tree(folder, self._check)

@@ -65,6 +65,14 @@ class Guard:
         """Tell that the first command, which bears no mark, has ended."""
         self._order(remote_shell.ORDER_END_FIRST)
 
+    def runs(self, command: int) -> None:
+        """Tell that ``command`` runs."""
+        self._order(remote_shell.ORDER_RUN.format(command))
+
+    def ended(self, command: int) -> None:
+        """Tell that ``command``, which it was told runs, has ended."""
+        self._order(remote_shell.ORDER_END.format(command))
+
     def dismiss(self) -> None:
         """Send it away: what follows is no loss."""
         self._order(remote_shell.ORDER_BYE)

@@ -13,7 +13,8 @@ import resource
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from execo._core.child import raise_descriptor_limit
 from execo._core.latch import Latch
@@ -198,6 +199,20 @@ class LocalTransport:
                         )
         return self.started_watchdog
 
+    def guard_path(self, path: str) -> Callable[[], object]:
+        """Have the watchdog remove a file or folder, if this script is lost before the function
+        that is returned is called. Any thread but the I/O thread.
+
+        :param path: absolute; its name begins with ``execo-`` or ``.execo-``
+        """
+        try:
+            watchdog = self.watchdog()
+        except OSError:
+            watchdog = None  # no descriptor left: it stays, if it comes to that
+        if watchdog is None:
+            return _nothing
+        return partial(watchdog.release_path, *watchdog.claim_path(path))
+
     # -- the end ------------------------------------------------------------------------------
 
     def settle(self, channel: LocalChannel, *, runs: bool) -> None:
@@ -271,6 +286,10 @@ class LocalTransport:
                 channel.send_signal(number)
         self._look_empty()
         return self._empty
+
+
+def _nothing() -> None:
+    pass
 
 
 def _room(limit: int) -> int:

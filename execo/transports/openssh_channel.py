@@ -111,6 +111,10 @@ class OpenSshChannel:
         return self.signals.ending is not None or self.hung_up
 
     @property
+    def held(self) -> bool:
+        return self.guard is not None and self.guard.ahead
+
+    @property
     def hung_up(self) -> bool:
         """Its connection was ended, to end it."""
         return self._hung_up is not None
@@ -226,13 +230,15 @@ class OpenSshChannel:
         return done
 
     def _connected(self) -> None:
-        # A command that is over at once needs no guard.
+        # A command that is over at once is not worth an order.
         if self.guard is not None:
             self._loop.call_later(_GUARD_AFTER, self._want_guard)
 
     def _want_guard(self) -> None:
         if self.unfinished and self.guard is not None:
             self.guard.come()
+            if not self.request.detach:
+                self.guard.runs(self.number)
 
     def guard_lost(self, error: ProcessError) -> None:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""

@@ -57,6 +57,10 @@ class Client(Entrant, Protocol):
     def opened(self) -> bool:
         """The host has opened a session for it."""
 
+    @property
+    def held(self) -> bool:
+        """It waits for another one, which goes first."""
+
     def heard(self, event: MasterEvent) -> None:
         """Its master says something of its command. On the I/O thread."""
 
@@ -251,6 +255,8 @@ class OpenSshMaster:
             if marked is not None:
                 self._numbers[self._session] = int(marked[1])
                 self._masters.tell(self, int(marked[1]), event)
+            else:
+                self._masters.tell(self, 0, event)  # the guard
         elif event is MasterEvent.REFUSED:
             self._masters.refused(self)
         elif channel in self._numbers:

@@ -123,6 +123,8 @@ class Masters:
             before = len(seated)
             while site.queue:
                 client = next(iter(site.queue))
+                if client.held:
+                    break
                 if len(master.clients) >= site.places(client):
                     break
                 del site.queue[client]
@@ -140,7 +142,7 @@ class Masters:
         """The masters that the queue still needs; the queue itself if there can be none."""
         new: list[Entrant] = []
         coming = sum(master.coming for master in site.masters)
-        while len(site.queue) > coming * site.places():
+        while _wanted(site.queue) > coming * site.places():
             if len(self._live) >= max(1, highest_descriptor_limit() // _EACH_MASTER):
                 # A master stays. Were they to take all descriptors, their clients would wait for
                 # ever; a connection for a command alone ends with it.
@@ -162,6 +164,14 @@ class Masters:
             new.append(master)
             coming += 1
         return new
+
+    def look(self, target: Target) -> None:
+        """What the commands of ``target`` have waited for is on its way, or will not come."""
+        with self._lock:
+            site = self._sites.get(target)
+            seated = [] if site is None else self._seat(site)
+        if seated:
+            self._start(seated, ())
 
     # -- leaving --------------------------------------------------------------------------------
 
@@ -244,7 +254,7 @@ class Masters:
             if client.number == number:
                 client.heard(event)
                 return
-        if event is MasterEvent.COMMAND:
+        if event is MasterEvent.COMMAND and number:
             self._transport.late(master.target, number)
 
     def refused(self, master: OpenSshMaster) -> None:
@@ -278,7 +288,8 @@ class Masters:
             coming = sum(one.coming for one in left)
             # Others of the target have places for these at some time, but who waits must not wait
             # for the end of a server that runs there.
-            waiting = list(site.queue)[coming * site.places() :]
+            guards = sum(one.reserved for one in site.queue) if coming else 0
+            waiting = list(site.queue)[guards + coming * site.places() :]
             if expected:
                 alone += self._grow(site)
             elif waiting:
@@ -337,3 +348,9 @@ class Masters:
                 "waiting for a master": sum(len(site.queue) for site in self._sites.values()),
                 **self._counts,
             }
+
+
+def _wanted(queue: Iterable[Client]) -> int:
+    """How many places these want. The guard has one of its own; alone it is a reason to connect."""
+    reserved = [client.reserved for client in queue]
+    return reserved.count(False) or len(reserved)

@@ -161,4 +161,5 @@ class Signals:
     def release_guard(self) -> None:
         """The guard is needed no more, unless something is to be killed later."""
         if not self._channel.unfinished and not self._watches_survivors and self.guard is not None:
+            self.guard.ended(self._channel.number)
             self._transport.release_guard(self.guard, self._channel)

@@ -33,7 +33,9 @@ __all__ = [
     "CWD_MESSAGE",
     "MARK",
     "ORDER_BYE",
+    "ORDER_END",
     "ORDER_END_FIRST",
+    "ORDER_RUN",
     "Hello",
     "Mark",
     "command_text",
@@ -56,6 +58,13 @@ CWD_EXIT = 126
 
 ORDER_END_FIRST = "end 0\n"
 """Tells the guard that the first command, which was sent without a mark, has ended."""
+
+ORDER_RUN = "run {}\n"
+"""Tells the guard that a command runs: if the client is lost, all of it is ended, also when its
+leader has been quicker than the guard."""
+
+ORDER_END = "end {}\n"
+"""Tells the guard that such a command has ended."""
 
 ORDER_BYE = "bye\n"
 """Tells the guard that the connection closes in good order: it leaves, and touches nothing."""
@@ -272,10 +281,11 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 # b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended   Q their leaders
 # G numbers whose leader is there   X set: the command to signal is known to run
+# N numbers that the client has said run
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
-n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
+n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b= N=" ";
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
 unset SSH_CONNECTION GREP_OPTIONS;
@@ -363,20 +373,24 @@ done; };
 
 while read -r o s w X; do case $o in
 kill|lead) W=" $w " T=" "; k $s;;
-end) e=1;;
+run) N="$N$s ";;
+end) case $s in 0) e=1;; esac;
+case $N in *" $s "*) N="${N%% $s *} ${N#* $s }";; esac;;
 bye) exit 0;;
 esac; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
-# nothing lives of what the server had started. What the server starts leads a session.
+# nothing lives of what the server had started, which leads a session. But one that the client said
+# runs has ended because the client is lost (its stdin has ended, nobody reads what it prints), as
+# others may have.
 exec >/dev/null 2>&1;
 st $$; [ "$S" = $$ ] || b=;
 for p in $b; do [ $p = $$ ] && continue; st $p;
 case $R in ""|[ZX]) ;; *) b=;; esac; done;
-[ "$b" ] && e=1;
+case $N in *" 0 "*) ;; *) [ "$b" ] && e=1;; esac;
 
 # Twice at least: what was about to start may come to light a little later.
-W=" 0 " T=" " t=0 o= X=;
+W=" 0$N" T=" " t=0 o= X=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
 [ "$y" ] || [ $t = 1 ] || blind || exit 0;
 sleep 0.3 || { sleep 1; t=3; };

@@ -43,6 +43,9 @@ SESSIONS = 10
 """Channels of one connection at the most: what a server allows by default (MaxSessions). One of
 them is the guard's."""
 
+_YOUNG = 0.2
+"""Seconds, at the most, that a command runs until the guard is told of it."""
+
 
 class State(enum.Enum):
     """See the module."""
@@ -119,6 +122,9 @@ class SshConnection:
         self._first: Command | None = None  # the one without a mark, until it has ended
         self._waiting: deque[Command] = deque()
         self._unanswered: dict[Command, TimerHandle] = {}
+        self._young: set[int] = set()  # commands that run, and are not worth an order yet
+        self._known: set[int] = set()  # those that the guard was told of
+        self._tell_timer: TimerHandle | None = None
 
     # -- keys and login -------------------------------------------------------------------------
 
@@ -280,8 +286,28 @@ class SshConnection:
         guard.kill(number, command, group=group, runs=runs)
         return True
 
+    def started(self, command: int) -> None:
+        """A command runs. If that lasts, the guard is told."""
+        if command >= 0 and not self._plain:
+            self._young.add(command)
+            if self._tell_timer is None:
+                self._tell_timer = self.runtime.loop.call_later(_YOUNG, self._tell_running)
+
+    def _tell_running(self) -> None:
+        self._tell_timer = None
+        if self._guard is not None and not self._plain and self.state is State.READY:
+            for command in self._young:
+                self._guard.runs(command)
+            self._known |= self._young
+        self._young.clear()
+
     def exited(self, command: int) -> None:
         """A command has exited, and what it has left behind was left on purpose."""
+        self._young.discard(command)
+        if command in self._known:
+            self._known.discard(command)
+            if command and self._guard is not None:
+                self._guard.ended(command)
         if command == 0 and self._first is not None:
             self._first = None
             if self._guard is not None:

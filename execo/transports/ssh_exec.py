@@ -182,6 +182,8 @@ class SshExec:
         self._state = _State.RUNNING
         self.start_date = time.time()
         self.waited = time.monotonic() - self._opened
+        if not self.request.detach:
+            self._connection.started(self._number)
         self._sink.on_start()
         if self._eof:
             self._tell_eof(None)

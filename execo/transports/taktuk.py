@@ -14,6 +14,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from execo._core.child import descriptors_of_a_child
@@ -24,6 +25,7 @@ from execo.config import configuration
 from execo.errors import CancelledError, ProcessError, SpawnError
 
 from . import get as get_transport
+from . import guard_path
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, not_supported
 from .openssh_folder import LogFolder
 from .remote_shell import Mark, command_text, guard_text
@@ -54,7 +56,7 @@ class TaktukTransport:
         self.loop = runtime.loop
         self.closed = False
         self._lock = threading.Lock()
-        self._folder = LogFolder()
+        self._folder = LogFolder(partial(guard_path, runtime))
         self._numbers = 0
         # Those whose taktuk has not ended. Under the lock, as the two above.
         self._live: set[TaktukRun] = set()
