@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Tests wait more than they compute: two at a time for each processor. A module stays together, since
+# its tests share servers. JOBS=0: one after the other, in one process.
+JOBS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # make demo HOSTS="a b node[1-6]": on these instead of hosts that it starts itself.
 HOSTS ?=
 
@@ -17,7 +20,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	tests/install-servers
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # Each script prints its own comparison.
 bench: $(VENV)/.installed-test

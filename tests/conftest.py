@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     for name in list(os.environ):
-        if name.startswith(("EXECO_", "SSH_", "XDG_")):
+        if name.startswith(("EXECO_", "SSH_", "XDG_")) and name != "EXECO_ROUNDS":
             patch.delenv(name)
     # A suite in the background of a shell without job control (nohup, some CI) ignores Ctrl-C, and
     # every script that a test starts would, too.

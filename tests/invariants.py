@@ -21,6 +21,7 @@ import contextlib
 import gc
 import os
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 from conftest import held
 from execo import Action, Process, ProcessLifecycleHandler, transports
@@ -85,16 +88,26 @@ class Watch:
     def __init__(self) -> None:
         self.word = f"1000.{secrets.randbits(60):020d}"
         self.ends = Ends()
+        self._patch = pytest.MonkeyPatch()
+        self._folder = ""
         self._before: dict[Hashable, str] = {}
         self._files: set[Path] = set()
 
     def __enter__(self) -> Self:
         Process("true").run(PATIENCE)  # the runtime itself is not left behind
+        # A folder of its own: other tests that run now make files, too. Commands of other users
+        # may look up names in it.
+        self._folder = tempfile.mkdtemp(prefix="watch-")
+        os.chmod(self._folder, 0o711)
+        self._patch.setenv("TMPDIR", self._folder)
+        self._patch.setattr(tempfile, "tempdir", self._folder)
         self._before = held()
         self._files = temporary_files()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._patch.undo()
+        shutil.rmtree(self._folder, ignore_errors=True)
         for pid in left_of(self.word):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -167,8 +180,8 @@ def _words(pid: int) -> str:
 
 
 def temporary_files() -> set[Path]:
-    """What lies in the folder for temporary files and may be of execo, of anybody on this
-    machine."""
+    """What lies in the folder for temporary files and may be of execo: of this run, within a
+    watch."""
     folder = Path(tempfile.gettempdir())
     return {path for path in folder.iterdir() if path.name.startswith(TEMPORARY)}
 

@@ -304,7 +304,7 @@ WORDS = ["uptime", "-p"]
         ("uptime", NODES),
         ("uptime", ["web1", "web2"]),
         ("uptime", ("web1",)),
-        ("uptime", {"web1", "web2"}),
+        ("uptime", {"web1"}),
         ("uptime", {"web1": 1}),
         ("uptime", {"web1": 1}.keys()),
         ("uptime", []),

@@ -12,6 +12,7 @@ had ended left behind on purpose is not in the table any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import subprocess
@@ -90,7 +91,8 @@ class Watchdog:
                 env={**os.environ, "LC_ALL": "C", "EXECO_SCRIPT": SCRIPT},
                 start_new_session=True,
             )
-            starter.wait()
+            if starter.wait():
+                raise BlockingIOError(errno.EAGAIN, "its shell could not fork")
         except OSError:
             self._table.close()
             if ours >= 0:

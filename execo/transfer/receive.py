@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from typing import IO
 
 from .texts import HEADER, TRAILER, is_folder_name, temporary_name
-from .unpack import Cancelled, Tree, is_special, open_private, open_special
+from .unpack import Cancelled, Tree, followed, is_special, open_private, open_special
 
 __all__ = ["Incoming", "checked_name"]
 
 _MOST_NOISE = 256 * 1024
+
+_FILE = rb"file (-|\d{1,18}) ([0-7]{1,10}) (-?\d{1,18}(?:\.\d{1,18})?)"
+"""What the header says of one file: its size, its permissions, its time."""
+
+_LONGEST_SHOWN = 200
 
 
 class Incoming:
@@ -125,11 +131,13 @@ class Incoming:
             if len(data) > _MOST_NOISE:
                 raise ValueError("it sent something else than what was asked for")
             return data
-        if len(words) != 4 or words[0] != b"file":
-            raise ValueError(f"it sent a header that cannot be understood: {data[start:end]!r}")
-        self.size = None if words[1] == b"-" else int(words[1])
-        self._mode = int(words[2], 8) & 0o777
-        self._mtime = float(words[3])
+        found = re.fullmatch(_FILE, b" ".join(words))
+        if found is None:
+            header = data[start : min(end, start + _LONGEST_SHOWN)]
+            raise ValueError(f"it sent a header that cannot be understood: {header!r}")
+        self.size = None if found[1] == b"-" else int(found[1])
+        self._mode = int(found[2], 8) & 0o777
+        self._mtime = float(found[3])
         self._begin_file(os.fsdecode(data[end + 1 : past]))
         return data[past + 1 :]
 
@@ -139,7 +147,7 @@ class Incoming:
             place = os.path.join(place, checked_name(name))
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
-        place = os.path.realpath(place)
+        place = followed(place)
         folder = os.path.dirname(place)
         os.makedirs(folder, exist_ok=True)
         self._place = place

@@ -52,11 +52,14 @@ class Guard:
         """Whether it is there, and can find the processes of commands."""
         return self.hello is not None and self.hello.linux
 
-    def kill(self, number: int, command: int, *, group: bool) -> None:
-        """Have a signal sent to ``command``, and if ``group`` to all that it has started."""
+    def kill(self, number: int, command: int, *, group: bool, runs: bool) -> None:
+        """Have a signal sent to ``command``, and if ``group`` to all that it has started.
+
+        :param runs: it is known to run
+        """
         if self._on_settled is not None:
             self.unsent.append(number)  # only the first command can be that early
-        self._order(remote_shell.kill_order(command, number, group=group))
+        self._order(remote_shell.kill_order(command, number, group=group, runs=runs))
 
     def first_ended(self) -> None:
         """Tell that the first command, which bears no mark, has ended."""

@@ -21,6 +21,7 @@ from functools import partial
 from typing import cast
 
 from execo._core.latch import Latch
+from execo._core.room import with_room
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
@@ -61,7 +62,7 @@ class OpenSshTransport:
         self.runtime = runtime
         self.loop = runtime.loop
         self.closed = False
-        self.nonce = secrets.token_hex(8)
+        self._nonces: dict[Target, str] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._folder = LogFolder(sockets=True)
@@ -98,6 +99,17 @@ class OpenSshTransport:
         else:
             self._start(self.window.enter(alone))
         return [cast(Channel, channel) for channel in channels]
+
+    def nonce(self, target: Target) -> str:
+        """What the marks of the commands on ``target`` begin with. Any thread.
+
+        Its own: two targets may be one machine under two names, and the guard of one that is lost
+        must leave alone what runs for the other.
+        """
+        nonce = self._nonces.get(target)
+        if nonce is None:
+            nonce = self._nonces.setdefault(target, secrets.token_hex(8))
+        return nonce
 
     def shares(self, target: Target) -> bool:
         """Whether commands on ``target`` run over masters of ours. Blocks the first time, until
@@ -162,11 +174,11 @@ class OpenSshTransport:
                 request.command,
                 cwd=request.cwd,
                 env=request.env,
-                mark=Mark(self.nonce, channel.number, request.detach),
+                mark=Mark(self.nonce(target), channel.number, request.detach),
                 relay=request.relay,
             )
             able = self._able(target)
-            log_file = self._folder.file(channel.number)
+            log_file = with_room(self._folder.file, channel.number)
         except (ValueError, OSError) as exc:
             error = SpawnError(f"cannot run {request.command!r} on {target.name}: {exc}")
             error.__cause__ = exc
@@ -228,7 +240,8 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce, first=False))
+        text = guard_text(self.nonce(guard.target), first=False)
+        argv = self._words(guard, False, os.devnull, able, text)
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:
@@ -258,7 +271,7 @@ class OpenSshTransport:
         """A master sends a command whose ssh was ended: it is killed there. On the I/O thread."""
         guard = self._guards.get(target)
         if guard is not None:
-            guard.kill(signal.SIGKILL, number)
+            guard.kill(signal.SIGKILL, number, runs=True)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from execo._core.loop import owned
+from execo._core.room import NO_ROOM
 
 __all__ = ["LogFolder"]
 
@@ -112,7 +113,13 @@ def _make(places: Sequence[str]) -> tuple[str, int]:
 def _make_in(place: str) -> tuple[str, int]:
     for _ in range(_TRIES):
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-        fd = _locked(path)
+        fd = None
+        try:
+            fd = _locked(path)
+        finally:
+            if fd is None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
         if fd is not None:
             return path, fd
         # Another script has taken it for one that was left, before it was locked.
@@ -123,7 +130,9 @@ def _locked(path: str) -> int | None:
     """A descriptor of the folder ``path`` with its lock; None if another has it, or it is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in NO_ROOM:
+            raise
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -104,13 +104,15 @@ class OpenSshGuard:
         without: Callable[[], object] | None = None,
         *,
         group: bool = True,
+        runs: bool = False,
     ) -> None:
         """Have a signal sent to all of ``command``, as soon as the guard is there.
 
         :param without: called if there is none, now or later
         :param group: False: to the command alone
+        :param runs: it is known to run, or to be about to
         """
-        order = kill_order(command, number, group=group).encode()
+        order = kill_order(command, number, group=group, runs=runs).encode()
         if self._state is _State.READY and self._channel is not None:
             self._channel.write(order)
         elif self._state is _State.COMING:

@@ -22,7 +22,16 @@ from .base import Channel, Target
 from .openssh_pulse import Pulse
 from .openssh_window import Entrant
 from .remote_shell import MARK
-from .ssh_messages import SHARED_SSH, MasterEvent, diagnose, failure, place, read_event, read_log
+from .ssh_messages import (
+    SHARED_SSH,
+    MasterEvent,
+    diagnose,
+    failure,
+    place,
+    read_event,
+    read_log,
+    signal_name,
+)
 
 if TYPE_CHECKING:
     from .openssh_masters import Masters
@@ -276,7 +285,7 @@ class OpenSshMaster:
         if self._state is _State.COMING and not self._ended:
             self._tell_why(status)
         elif status is not None and os.WIFSIGNALED(status) and not self._ended:
-            name = signal.Signals(os.WTERMSIG(status)).name
+            name = signal_name(os.WTERMSIG(status))
             self._text.append(f"somebody has ended {SHARED_SSH} on this machine ({name})")
         self._state = _State.OVER
         self._pulse.end()

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from execo._core.child import highest_descriptor_limit
+from execo._core.room import NO_ROOM
 from execo.log import logger
 
 from .base import Target
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from .openssh import OpenSshTransport
 
 __all__ = ["LIMIT", "Masters"]
+
+_EACH_MASTER = 12
+"""Descriptors for each master: its own four, and more for those who run over it."""
 
 LIMIT = 10
 """Sessions of a connection: MaxSessions of a stock sshd. The last place is the guard's."""
@@ -136,15 +141,21 @@ class Masters:
         new: list[Entrant] = []
         coming = sum(master.coming for master in site.masters)
         while len(site.queue) > coming * site.places():
+            if len(self._live) >= max(1, highest_descriptor_limit() // _EACH_MASTER):
+                # A master stays. Were they to take all descriptors, their clients would wait for
+                # ever; a connection for a command alone ends with it.
+                new += site.queue
+                site.queue.clear()
+                break
             try:
                 socket = self._folder.socket(next(self._numbers))
             except OSError as exc:
                 logger.debug("no shared connection to %s: %s", place(site.target), exc)
-                site.plain = True
+                site.plain = exc.errno not in NO_ROOM
                 new += site.queue
                 site.queue.clear()
                 break
-            master = OpenSshMaster(self, site.target, socket, self._transport.nonce)
+            master = OpenSshMaster(self, site.target, socket, self._transport.nonce(site.target))
             site.masters.append(master)
             self._live.add(master)
             self._counts["masters made"] += 1

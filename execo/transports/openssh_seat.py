@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from execo.errors import ProcessError
+
 from .ssh_messages import MasterEvent
 
 if TYPE_CHECKING:
@@ -88,7 +90,18 @@ class Seat:
             self._channel.transport.masters.suspect(self._channel.master, since)
             self._loop.call_later(self._patience(), self._look_opened, since)
 
-    # -- its client has failed ------------------------------------------------------------------
+    # -- its client has ended -------------------------------------------------------------------
+
+    def settle(self, status: int | None, error: ProcessError | None) -> None:
+        """Its client has exited, and says of what. Its master has told before whether the output
+        was complete, if it was, and is no more if it was not."""
+        channel, master = self._channel, self._channel.master
+        assert master is not None
+        self._looks += 1
+        if channel.record.complete or master.over or self._looks > _LOOKS:
+            channel.release(status, error)
+        else:
+            self._loop.call_later(_LOOK, self.settle, status, error)
 
     def judge(self, status: int) -> None:
         """Its client has exited with the wait status ``status``, that of a failure. Its master

@@ -64,7 +64,7 @@ class Signals:
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             self.signalled = number
         self._order(number)
-        if ending and not channel.seen and channel.record.age(channel.start_date) < _YOUNG:
+        if ending and not channel.seen and channel.record.age(channel.running) < _YOUNG:
             # The host may be about to start it, with nothing there yet to signal.
             for delay in _AGAIN:
                 self._loop.call_later(delay, self._order_again, number)
@@ -83,7 +83,8 @@ class Signals:
         if self.guard is None:
             without()
             return
-        self.guard.kill(number, self._channel.number, without, group=self._channel.request.group)
+        group, runs = self._channel.request.group, not self._channel.record.read().exited
+        self.guard.kill(number, self._channel.number, without, group=group, runs=runs)
         if number == signal.SIGKILL:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)
 

@@ -5,9 +5,10 @@
     DIALING ──> KEYS ──> LOGIN ──> READY ──> OVER
                  (session set-up)
 
-The first command is sent as it is as soon as the connection is ready, and the guard right behind
-it. Until the guard has said what the login shell is, other commands wait; from then on each bears
-a mark by which the guard finds its processes. Where no guard can be, commands are sent as they are.
+The first command is sent as it is as soon as the connection is ready, and the guard with it, right
+behind. Until the guard has said what the login shell is, other commands wait; from then on each
+bears a mark by which the guard finds its processes. Where no guard can be, commands are sent as
+they are.
 """
 
 from __future__ import annotations
@@ -179,13 +180,16 @@ class SshConnection:
             self._number = 1
             self._first = command
             command.send(self, 0, None, False)
+            if self._first is not None:
+                # In one go: the host wakes up once for both, and we for its answers.
+                self.open_guard()
         else:
             self._waiting.append(command)
             if self._first is None:
                 self.open_guard()
 
     def open_guard(self) -> None:
-        """The first command has gone out, or there is none: have the guard follow."""
+        """The first command goes out, or there is none: have the guard follow."""
         from .guard import Guard
 
         if self._guard is None and not self._plain and self.state is State.READY:
@@ -263,14 +267,17 @@ class SshConnection:
         self.finished()
         return True
 
-    def signal(self, number: int, command: int, *, group: bool = True) -> bool:
-        """Have the guard signal a command; False if there is none that can."""
+    def signal(self, number: int, command: int, *, group: bool = True, runs: bool = False) -> bool:
+        """Have the guard signal a command; False if there is none that can.
+
+        :param runs: it is known to run
+        """
         guard = self._guard
         if command < 0 or guard is None or self._plain:
             return False
         if self._hello is not None and not guard.works:
             return False
-        guard.kill(number, command, group=group)
+        guard.kill(number, command, group=group, runs=runs)
         return True
 
     def exited(self, command: int) -> None:
@@ -299,7 +306,7 @@ class SshConnection:
         self.busy -= 1
         self.ended()
         if command is self._first:
-            self._first = None  # it did not run
+            self.exited(0)  # it did not run
         if full:
             self.room = max(1, self.busy)
             self._pool.learn_room(self)
