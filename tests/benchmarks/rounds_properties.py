@@ -2,9 +2,10 @@
 
 The programs and the claims are those of ``tests/test_properties.py``. Prints how many were played,
 and what they have reached: changes of state, situations of a process, calls. The exit code is 1 if
-one has failed; it is printed then, as small as it could be made, with its seed.
+one has failed; it is printed then, as it was found and as small as it could
+be made, with its seed.
 
-Run ``python tests/benchmarks/rounds_properties.py [--runs N] [--seed N]``.
+Run ``python tests/benchmarks/rounds_properties.py [--runs N] [--seed N] [--first]``.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import argparse
 import secrets
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from harness import ROOT, machine
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import claims  # noqa: E402 - it is where the line above says
-from playing import Player, watched  # noqa: E402
+from noting import watched  # noqa: E402
+from playing import Player  # noqa: E402
 from program import Program, programs  # noqa: E402
 
 BATCH = 500
@@ -65,8 +68,9 @@ class Reached:
         print("calls: " + ", ".join(f"{name} {n}" for name, n in sorted(self.calls.items())))
 
 
-def run(start: int, count: int, reached: Reached) -> None:
+def run(start: int, count: int, reached: Reached, *, first: bool) -> None:
     """Play so many programs of one seed."""
+    phases = (Phase.generate,) if first else (Phase.generate, Phase.shrink)
 
     @seed(start)
     @settings(
@@ -74,17 +78,21 @@ def run(start: int, count: int, reached: Reached) -> None:
         deadline=None,
         database=None,
         derandomize=False,
+        phases=phases,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     @given(programs())
     def play(program: Program) -> None:
-        player = Player(program, claims)
-        wrong = player.play()
-        reached.add(program, player)
-        if wrong:
+        try:
+            player = Player(program, claims)
+            wrong = player.play()
+            reached.add(program, player)
+            assert not wrong, "\n".join(wrong)
+        except AssertionError as exc:
             # Kept, since what depends on which thread was quicker may not come a second time.
-            reached.failures.append("\n".join([*wrong, repr(program)]))
-        assert not wrong
+            reached.failures.append(f"{exc}\n{program!r}")
+            raise
 
     play()
 
@@ -93,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=1000, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the first programs; default: by chance")
+    parser.add_argument("--first", action="store_true", help="show a failure as it is found")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"# {Path(sys.argv[0]).name}: {machine()}; {options.runs} runs", flush=True)
@@ -103,10 +112,11 @@ def main() -> None:
             options.seed = None
             count = min(BATCH, options.runs - reached.programs)
             try:
-                run(start, count, reached)
-            except BaseException as exc:  # noqa: BLE001 - also a group of them; it is shown
+                run(start, count, reached, first=options.first)
+            except (Exception, BaseExceptionGroup) as exc:  # noqa: BLE001 - it is shown
                 failed += 1
                 shown = dict.fromkeys([*reached.failures[:1], *reached.failures[-1:]])
+                traceback.print_exception(exc, file=sys.stdout)
                 print(f"seed {start}: {type(exc).__name__}\n", *shown, sep="\n", flush=True)
             print(f"seed {start}: {reached.programs} programs", flush=True)
     reached.show(time.monotonic() - begun)
