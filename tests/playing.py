@@ -375,9 +375,9 @@ class Player:
                 what.wait(None if not self.wild else PATIENCE)
 
     def _unreleased(self) -> list[Any]:
-        # Lists: other threads may start more meanwhile.
-        every = [*list(self.runs.values()), *list(self.executions.values())]
-        return [one for some in every for one in list(some) if not one.release_latch.fired]
+        # Lists, since other threads may start more meanwhile; one that is being made has no latch.
+        every: list[Any] = [*list(self.runs.values()), *list(self.executions.values())]
+        return [one for some in every for one in list(some) if not _is_released(one)]
 
     def _go_on(self, then: str) -> None:
         """From the end of a cycle to the next one."""
@@ -411,3 +411,8 @@ class Player:
             if again != (process in failed):
                 self.wrong.append(f"retry_failed(): started again is {again}: {process!r}")
         self.root.reset()
+
+
+def _is_released(run: Any) -> bool:
+    latch = getattr(run, "release_latch", None)
+    return latch is not None and bool(latch.fired)
