@@ -392,7 +392,8 @@ class Run(Outcome):
         self._force_timer = None
         if self.channel is not None:
             self.forced_kill = True
-            self.channel.send_signal(signal.SIGKILL)
+            if self.channel.send_signal(signal.SIGKILL) and self.state is State.RUNNING:
+                self.killed = True  # also after a signal that was not meant to end it, SIGHUP
 
     def _cancel_timers(self) -> None:
         for timer in (self._timeout_timer, self._force_timer, self._retry_timer):
