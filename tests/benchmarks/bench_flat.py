@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from execo import Action
 
 PROCESSES = 10_000
-WARM_UP = 500
-AT_ONCE = 100
+WARM_UP = 900
+AT_ONCE = 50
 HOSTS = 10
 MEMORY = 5.0
 """Megabytes by which it may grow."""
@@ -70,7 +71,12 @@ def settle() -> Numbers:
         if now < lowest:
             lowest, since = now, time.monotonic()
     trim()
-    return {"threads": lowest[0], "descriptors": lowest[1], "memory": memory()}
+    return {
+        "threads": lowest[0],
+        "descriptors": lowest[1],
+        "memory": memory(),
+        "blocks": sys.getallocatedblocks(),
+    }
 
 
 def run(make: Callable[[], Action], scale: float) -> Numbers:
@@ -160,6 +166,9 @@ def figures(bench: Bench) -> None:
             for key in ("descriptors", "threads"):
                 before, after = numbers[f"{key} before"], numbers[f"{key} after"]
                 bench.at_most(f"{what}, {key} after / before", after, before, 1.0, "")
+            # Objects that live, each in one: free of what the interpreter holds in reserve.
+            before, after = numbers["blocks before"], numbers["blocks after"]
+            bench.at_most(f"{what}, blocks in use after / before", after, before, 1.02, "")
             before, after = numbers["memory before"], numbers["memory after"]
             bench.show(f"{what}, memory after / before", after, before, "MB")
             bench.below(f"{what}, memory, growth", after - before, MEMORY, "MB")

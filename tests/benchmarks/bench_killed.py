@@ -1,7 +1,7 @@
 """A script is ended by SIGKILL: how soon all that it has started is gone, here and on hosts.
 
 Each script runs nine commands, a third of which ignore SIGTERM; all have children, on hosts some
-in sessions of their own. Four scripts are killed at the same moment. What counts *here* are
+in sessions of their own. Two scripts are killed at the same moment. What counts *here* are
 children, the ssh of the transports openssh and taktuk, and masters; *on hosts*, which are one real
 sshd on loopback, the commands and their children.
 """
@@ -23,7 +23,7 @@ from killed import Victim, command_line, wait_for  # noqa: E402 - it is where th
 from sshd import RealSshd  # noqa: E402
 
 KILLS = 100
-AT_ONCE = 4
+AT_ONCE = 2
 HERE, THERE = 1.0, 5.0
 PATIENCE = 20.0
 TRANSPORTS = ("local", "paramiko", "openssh", "taktuk")
