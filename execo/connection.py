@@ -132,6 +132,7 @@ class _Ways:
             target = self._plain_target(host, address, self._base)
             if self._transport == "taktuk":
                 _refuse_secrets(target, "taktuk")
+                _refuse_for_shells(target)
             return self._transport, target
         try:
             current = self._files.current()
@@ -200,6 +201,7 @@ class _Ways:
 
     def _with_ssh(self, target: Target, why: str = "") -> tuple[str, Target]:
         _refuse_secrets(target, "openssh", why)
+        _refuse_for_shells(target)
         return "openssh", target
 
 
@@ -243,6 +245,19 @@ def _refuse_secrets(target: Target, transport: str, why: str = "") -> None:
                 f"{f' ({why})' if why else ''}, cannot use {key!r}: ssh would ask on a terminal. "
                 "Use a key or the agent there"
             )
+
+
+def _refuse_for_shells(target: Target) -> None:
+    """Raise ValueError for names that an ssh before OpenSSH 9.6 may give to a shell."""
+    from .transports.ssh_tokens import refuse_for_shells
+
+    try:
+        refuse_for_shells(target.address, target.user)
+    except ValueError as exc:
+        raise ValueError(
+            f"{target.name} cannot be reached with the ssh command: {exc}, which a ProxyCommand "
+            "would be given"
+        ) from None
 
 
 def _command(key: str, text: str) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ class Execution:
     def _end(self) -> None:
         if self.end_latch.fired:
             return  # in the middle of giving up the last ones
-        self.end_date = time.time()
+        self.end_date = max(time.time(), self.start_date or 0.0)  # the clock may have been set back
         self.end_latch.fire()
         if self._failures.total() > self._most_logs:
             self._on_strand(self._log_summary)

@@ -32,7 +32,7 @@ import pytest
 
 from execo import Host
 
-__all__ = ["RAISED", "STOCK", "RealSshd", "sshd", "stock_sshd"]
+__all__ = ["RAISED", "STOCK", "RealSshd", "descendants", "sshd", "stock_sshd"]
 
 STOCK: Mapping[str, str] = {}
 """sshd's own limits: MaxStartups 10:30:100, MaxSessions 10."""
@@ -266,7 +266,7 @@ class RealSshd:
         """
         # The sessions are looked for before their parent is gone, the commands when no more can
         # come.
-        sessions = _descendants(self.pid) if self.pid else []
+        sessions = descendants(self.pid) if self.pid else []
         if self.pid:
             _kill([self.pid])
         _kill(sessions)
@@ -294,7 +294,8 @@ def _run(*command: str, cwd: Path | None = None, stdin: str = "") -> None:
         raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}")
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The processes below one, by whatever is between."""
     children: dict[int, list[int]] = {}
     for proc in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

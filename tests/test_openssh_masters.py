@@ -203,6 +203,7 @@ def test_a_frozen_master_does_not_hold_up_commands(host: Host, tmp_path: Path) -
 
 def test_a_frozen_master_is_given_up_after_kill(host: Host) -> None:
     process = on(host, "echo ready; sleep 1000; true").start()
+    process.expect("ready", timeout=TIMEOUT)
     until(lambda: any(guard.ready for guard in transport()._live_guards))
     (master,) = masters()
     os.kill(master._channel.pid, signal.SIGSTOP)
@@ -439,6 +440,22 @@ def test_no_socket_where_every_path_is_too_long(
     user = replace_options(host)
     assert run(user, "echo on").stdout == "on\n"
     assert masters() == []
+
+
+def test_a_target_that_is_lost_ends_nothing_of_another_on_the_same_machine(host: Host) -> None:
+    processes = [
+        on(one, "echo ready; sleep 1000; true").start() for one in (host, replace_options(host))
+    ]
+    for process in processes:
+        process.expect("ready", timeout=TIMEOUT)
+    until(lambda: sum(guard.ready for guard in transport()._live_guards) == 2)
+    lost, other = processes
+    master = next(one for one in masters() if one.target.address == host.address)
+    os.kill(master._channel.pid, signal.SIGKILL)
+    assert lost.wait(TIMEOUT).reason is Reason.CONNECT
+    threading.Event().wait(2)  # time for the guard to do harm
+    assert other.running
+    assert other.kill().wait(TIMEOUT).killed
 
 
 def replace_options(host: Host) -> Host:

@@ -11,10 +11,12 @@ from execo.errors import Reason
 from execo.transports.base import Target
 from execo.transports.ssh_messages import (
     SSH_FAILED,
+    MasterEvent,
     SshLog,
     diagnose,
     failure,
     place,
+    read_event,
     read_log,
 )
 
@@ -188,3 +190,16 @@ def test_an_ssh_that_somebody_has_killed_is_a_lost_connection() -> None:
 def test_a_place_says_no_more_than_there_is() -> None:
     assert place(Target("10.0.0.1")) == "10.0.0.1"
     assert place(WEB1) == "web1 (address 10.0.0.1, user ann, port 2222)"
+
+
+def test_a_real_time_signal_has_no_name() -> None:
+    error = failure(WEB1, 40, SshLog(), [], follows=True)
+    assert error is not None
+    assert error.reason is Reason.CONNECT
+    assert "(signal 40)" in str(error)
+
+
+def test_a_number_of_any_length_is_no_channel() -> None:
+    line = "clientloop.c:client_session2_setup():1 (pid=7): id "
+    assert read_event(f"{line}7") == (MasterEvent.SESSION, 7, "")
+    assert read_event(f"{line}{'7' * 5000}") is None

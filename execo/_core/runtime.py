@@ -47,7 +47,11 @@ class Runtime:
         self.loop = Loop()
         # Apart from user code, whose handlers may hold up each other, but not us. One thread is
         # there from the start: at the end of the interpreter none can be added.
-        self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
+        try:
+            self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
+        except RuntimeError:
+            self.loop.stop()
+            raise
         self.pool = Pool(self.loop, "execo-handler", HANDLER_THREADS, fallback=self.workers)
         self.questions = Strand(self.pool, lambda: "the questions for secrets")
         self.sweeper = Strand(self.workers, lambda: "the search for left processes")

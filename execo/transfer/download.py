@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from execo import transports
 from execo.config import configuration
 from execo.errors import OutputError, ProcessError, Reason, SpawnError
 from execo.output import STDOUT
@@ -26,7 +28,9 @@ class Download(Relay):
 
     def __init__(self, transport: TransferTransport, request: Transfer, sink: Sink) -> None:
         super().__init__(transport, request, sink)
-        self._incoming = Incoming(request.location)
+        self._incoming = Incoming(
+            request.location, partial(transports.guard_path, transport.runtime)
+        )
         self._decoder = Decoder() if request.one_line else None
         self._waiting = 0  # bytes that are not stored yet
         self._seen = 0

@@ -21,12 +21,14 @@ from functools import partial
 from typing import cast
 
 from execo._core.latch import Latch
+from execo._core.room import with_room
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
 from execo.log import logger
 
 from . import get as get_transport
+from . import guard_path
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
 from .last_start import let_detached_start
 from .openssh_channel import OpenSshChannel
@@ -64,7 +66,7 @@ class OpenSshTransport:
         self._nonces: dict[Target, str] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._folder = LogFolder(sockets=True)
+        self._folder = LogFolder(partial(guard_path, runtime), sockets=True)
         self._abilities: dict[tuple[str, ...], Abilities] = {}
         self._guards: dict[Target, OpenSshGuard] = {}
         # Those whose ssh has not ended. Under the lock, as the two above.
@@ -93,7 +95,8 @@ class OpenSshTransport:
         alone = [one for one in channels if one.request.detach or not self.shares(one.target)]
         if len(alone) < len(channels):
             ours = set(alone)
-            seated, entrants = self.masters.join([one for one in channels if one not in ours])
+            shared = [one for one in channels if one not in ours]
+            seated, entrants = self.masters.join([*shared, *self._guards_of(shared)])
             self._start([*seated, *self.window.enter([*entrants, *alone])])
         else:
             self._start(self.window.enter(alone))
@@ -177,7 +180,7 @@ class OpenSshTransport:
                 relay=request.relay,
             )
             able = self._able(target)
-            log_file = self._folder.file(channel.number)
+            log_file = with_room(self._folder.file, channel.number)
         except (ValueError, OSError) as exc:
             error = SpawnError(f"cannot run {request.command!r} on {target.name}: {exc}")
             error.__cause__ = exc
@@ -216,6 +219,17 @@ class OpenSshTransport:
                 guard = self._guards[channel.target] = OpenSshGuard(self, channel.target)
                 self._live_guards.add(guard)
             self._assign(channel, guard)
+
+    def _guards_of(self, channels: Sequence[OpenSshChannel]) -> list[OpenSshGuard]:
+        """The guards that these are the first to need. They go first: a script that is lost while
+        its commands start has nobody else to end them."""
+        guards = {one.guard: None for one in channels if one.guard is not None}
+        return [guard for guard in guards if self.claim(guard)]
+
+    def claim(self, guard: OpenSshGuard) -> bool:
+        """Whether ``guard`` is to be started now, by who asks. Any thread."""
+        with self._lock:
+            return guard.claim()
 
     def rejoin_guard(self, channel: OpenSshChannel) -> None:
         """Give ``channel`` the guard that its target has now, if its own is gone: it finds the
@@ -270,7 +284,7 @@ class OpenSshTransport:
         """A master sends a command whose ssh was ended: it is killed there. On the I/O thread."""
         guard = self._guards.get(target)
         if guard is not None:
-            guard.kill(signal.SIGKILL, number)
+            guard.kill(signal.SIGKILL, number, runs=True)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class OpenSshChannel:
         self.ended_by_itself = False
         self.signals = Signals(self)
         self._opened = time.monotonic()
+        self._began = 0.0
         self._queued = 0.0  # seconds until its ssh could be started
         self._loop = transport.loop
         self._sink = sink
@@ -110,6 +111,10 @@ class OpenSshChannel:
         return self.signals.ending is not None or self.hung_up
 
     @property
+    def held(self) -> bool:
+        return self.guard is not None and self.guard.ahead
+
+    @property
     def hung_up(self) -> bool:
         """Its connection was ended, to end it."""
         return self._hung_up is not None
@@ -131,7 +136,12 @@ class OpenSshChannel:
             return True
         if self.record.follows:
             return self.record.read().accepted
-        return self.start_date is not None and time.time() - self.start_date > _SETTLED
+        return self.running > _SETTLED
+
+    @property
+    def running(self) -> float:
+        """Seconds since its ssh was started, the last time; 0 before."""
+        return time.monotonic() - self._began if self._began else 0.0
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -208,7 +218,7 @@ class OpenSshChannel:
 
     def set_up(self) -> bool:
         """Whether the host has taken the command, as far as can be seen."""
-        since = 0.0 if self.start_date is None else time.time() - self.start_date
+        since = self.running
         if not self.started or since > GRACE:
             return since > GRACE
         if not self.record.follows:
@@ -220,13 +230,15 @@ class OpenSshChannel:
         return done
 
     def _connected(self) -> None:
-        # A command that is over at once needs no guard.
+        # A command that is over at once is not worth an order.
         if self.guard is not None:
             self._loop.call_later(_GUARD_AFTER, self._want_guard)
 
     def _want_guard(self) -> None:
         if self.unfinished and self.guard is not None:
             self.guard.come()
+            if not self.request.detach:
+                self.guard.runs(self.number)
 
     def guard_lost(self, error: ProcessError) -> None:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""
@@ -254,6 +266,7 @@ class OpenSshChannel:
     def start_again(self) -> None:
         """It was not sent, and has lost its place."""
         self._local = None
+        self._began = 0.0
         self.input.disconnect()
         self.record.end()
         self.transport.again(self)
@@ -265,6 +278,7 @@ class OpenSshChannel:
 
     def on_start(self) -> None:
         assert self._local is not None
+        self._began = time.monotonic()
         self.input.connect(self._local)
         self.seat.started()
         again, self.started = self.started, True

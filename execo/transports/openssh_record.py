@@ -33,7 +33,7 @@ class Record:
 
     def hear(self, event: MasterEvent) -> None:
         """Its master says something of it."""
-        self._heard_at = time.time()
+        self._heard_at = time.monotonic()
         if event is MasterEvent.COMMAND:
             self._heard = replace(self._heard, accepted=True)
         elif event is MasterEvent.COMPLETE:
@@ -74,17 +74,18 @@ class Record:
         grown, self._seen = size != self._seen, size
         return grown
 
-    def age(self, started: float | None) -> float:
+    def age(self, running: float) -> float:
         """Seconds since ssh has last written of itself: since it has started the command.
 
-        :param started: when ssh was started, a unix timestamp
+        :param running: seconds since ssh was started
         """
         if self.by_master and self._heard_at:
-            return time.time() - self._heard_at
+            return time.monotonic() - self._heard_at
         try:
-            return time.time() - os.stat(self._file).st_mtime
+            # By the wall clock, which may have been set since.
+            return min(running, time.time() - os.stat(self._file).st_mtime)
         except OSError:
-            return 0.0 if started is None else time.time() - started
+            return running
 
     def end(self) -> None:
         """Its ssh has ended, and what it wrote was read."""

@@ -23,7 +23,7 @@ from paramiko.packet import Packetizer
 from execo._core.loop import Loop
 
 from .base import Algorithms
-from .channel import SshChannel
+from .channel import SshChannel, text_of
 from .wire import AnyWire
 
 __all__ = ["Event", "Session"]
@@ -255,7 +255,7 @@ class Session(paramiko.Transport):
 
     def _parse_disconnect(self, m: Message) -> None:
         m.get_int()
-        self.saved_exception = paramiko.SSHException(m.get_text())  # paramiko throws it away
+        self.saved_exception = paramiko.SSHException(text_of(m))  # paramiko throws it away
 
     def _parse_channel_open_success(self, m: Message) -> None:
         channel = self._open.get(m.get_int())
@@ -268,7 +268,7 @@ class Session(paramiko.Transport):
         if channel is not None and channel.is_open:
             raise paramiko.SSHException(f"the host refuses channel {number}, which is open")
         if channel is not None:
-            code, text = m.get_int(), m.get_text()
+            code, text = m.get_int(), text_of(m)
             why = text or common.CONNECTION_FAILED_CODE.get(code, f"code {code}")
             self.loop.call_soon(channel.refuse, code, why)
 

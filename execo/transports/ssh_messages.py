@@ -30,6 +30,7 @@ __all__ = [
     "place",
     "read_event",
     "read_log",
+    "signal_name",
 ]
 
 FOLLOW = (
@@ -70,11 +71,11 @@ _EVENTS = re.compile(
     r"(?:debug\d: )?(?:mux|clientloop|channels|nchan)\.c:\w+\(\):\d+ \([^)]*\): (?:"
     r"(?P<listens>mux listener channel )|"
     r"(?P<cannot>.*(?:disabling multiplexing|ControlSocket|mux listener))|"
-    r"id (?P<channel>\d+)$|"
+    r"id (?P<channel>\d{1,10})$|"
     r"Sending command: (?P<command>.*)|"
-    r"exec request (?P<accepted>accepted) on channel (?P<on>\d+)|"
-    r"client_input_channel_req: channel (?P<of>\d+) rtype exit-(?P<exit>status|signal)|"
-    r"channel (?P<ending>\d+): rcvd (?:eof|close)$|"
+    r"exec request (?P<accepted>accepted) on channel (?P<on>\d{1,10})|"
+    r"client_input_channel_req: channel (?P<of>\d{1,10}) rtype exit-(?P<exit>status|signal)|"
+    r"channel (?P<ending>\d{1,10}): rcvd (?:eof|close)$|"
     r"channel \d+: (?P<refused>open failed): )"
 )
 _CANNOT_LISTEN = re.compile(
@@ -280,7 +281,7 @@ def failure(
     :param follows: it was run with :data:`FOLLOW`, so that the log says whether it has exited
     """
     if status is not None and os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
+        name = signal_name(os.WTERMSIG(status))
         cause = f"somebody has ended the ssh command on this machine ({name})"
         return _error(target, Reason.CONNECT, _lost(target, cause, _LOST))
     cut = follows and log.exited and not log.complete
@@ -305,6 +306,14 @@ def failure(
             hint = _NO_KEY_FILE.format(keyfile=target.keyfile)
         message = f"{start}: {trouble.cause}; {hint}"
     return _error(target, trouble.reason, message)
+
+
+def signal_name(number: int) -> str:
+    """A signal for messages."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal
 
 
 def _lacks_key_file(target: Target) -> bool:
