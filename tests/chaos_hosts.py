@@ -197,7 +197,8 @@ def sessions_below(server: RealSshd) -> list[int]:
 
 def guards_of(server: RealSshd) -> list[int]:
     """The guards that run on the hosts of a server."""
-    return [pid for pid in left_of("execo-guard 1") if pid in _marked(f"{MARK}={server.folder}")]
+    theirs = set(_marked(f"{MARK}={server.folder}"))
+    return [pid for pid in left_of("execo-guard 1") if pid in theirs]
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:

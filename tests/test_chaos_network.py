@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from chaos_hosts import (
 from chaos_proxy import DOWN, UP, Fault, Link, Network
 from execo import Action, configuration
 from execo.errors import Reason
+from execo.transfer import process as transfer_process
 from invariants import PATIENCE, Watch, left_of, wait_until
 from sshd import RealSshd
 
@@ -256,6 +258,33 @@ def test_silence_for_a_while_loses_nothing(
 
 
 # -- transfers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_a_file_that_is_cut_behind_the_exit_of_its_script(
+    network: Network,
+    links: list[Link],
+    tmp_path: Path,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(configuration, "drain_timeout", 2 * PATIENCE)
+    with Watch() as watch:
+        # Half of it, and something that holds the output open.
+        script = f"printf 'execo-get file 8 644 0\\nf\\0half'; sleep {watch.word} & exit 0"
+        monkeypatch.setattr(transfer_process, "get_command", lambda names: ("sh", "-c", script))
+        place = f"{tmp_path}/here"
+        hosts = [links[0].host]
+        action = transfer(transport, "get", hosts, "f", place, watch, LATER).start()
+        assert wait_until(lambda: bool(left_of(watch.word)))
+        threading.Event().wait(0.5)  # for its exit to come; without it, the test proves less
+        links[0].now("reset")
+        finish(action, network)
+        (process,) = action.processes
+        assert process.reason is Reason.CONNECT, process.dump()
+        assert not os.path.exists(place)
+        signal_all(left_of(watch.word), signal.SIGKILL)
+        watch.check(action)
 
 
 def check_no_more(folder: Path, count: int) -> None:

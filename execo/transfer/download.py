@@ -43,6 +43,7 @@ class Download(Relay):
         self._placed = False  # it has put into place what has come, and
         self._local_end = False  # has ended
         self._told = False
+        self._lost: ProcessError | None = None  # the connection, before all had come
         self._stopped_by: int | None = None  # a signal
         self._exit: tuple[int | None, ProcessError | None] | None = None
         self._drain_timeout = float(configuration["drain_timeout"])
@@ -72,6 +73,8 @@ class Download(Relay):
     def on_eof(self, stream: int, error: OSError | None) -> None:
         self._sink.on_eof(stream, error)
         if stream == STDOUT:
+            if error is not None and isinstance(error.__cause__, ProcessError):
+                self._lost = error.__cause__
             self._eof = True
             if self._exit is not None:
                 self._settle()
@@ -194,6 +197,12 @@ class Download(Relay):
             self._loop.call_soon(self._finished, error, placed)
 
     def _finished(self, error: ProcessError | None, placed: bool) -> None:
+        lost = self._lost
+        if error is not None and lost is not None:
+            # That is why it is not complete, whatever the exit of the script has said.
+            own = OutputError(f"{error}: {lost}", reason=lost.reason, host=lost.host)
+            own.__cause__ = lost
+            error = own
         self._error = self._error or error
         self._placed, self._local_end = placed, True
         self._transport.remove(self)
