@@ -131,8 +131,7 @@ class RealSshd:
             home.mkdir()
             # Not the locked password of useradd's default: sshd without PAM refuses such a user.
             kind = ["-o", "-u", "0"] if root else []
-            _run("useradd", *kind, "-M", "-N", "-p", "*", "-d", str(home), "-s", shell, name)
-            os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+            _add_user(name, home, *kind, "-p", "*", "-s", shell)
             self._users[Path(shell).name, root] = name
         return self._users[Path(shell).name, root]
 
@@ -148,8 +147,7 @@ class RealSshd:
         if (word, False) not in self._users:
             home = self.folder / "home" / name
             home.mkdir()
-            _run("useradd", "-M", "-N", "-d", str(home), "-s", "/bin/sh", name)
-            os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+            _add_user(name, home, "-s", "/bin/sh")
             self._users[word, False] = name
         _run("chpasswd", stdin=f"{name}:{password}\n")
         _run("chage", "-d", "0" if expired else "2026-01-01", name)
@@ -276,6 +274,15 @@ class RealSshd:
         self._users.clear()
         self.pid = 0
         shutil.rmtree(self.folder)
+
+
+def _add_user(name: str, home: Path, *words: str) -> None:
+    with contextlib.suppress(KeyError):
+        # Of a run that was killed, whose server had our port.
+        pwd.getpwnam(name)
+        _run("userdel", "-f", name)
+    _run("useradd", "-M", "-N", "-d", str(home), *words, name)
+    os.chown(home, pwd.getpwnam(name).pw_uid, -1)
 
 
 def _run(*command: str, cwd: Path | None = None, stdin: str = "") -> None:
