@@ -41,6 +41,7 @@ def test_output_for_which_there_is_no_memory_is_a_failure() -> None:
             limit(resource.RLIMIT_AS, -1)
             assert not many.ok and many.exit_code == 0, many
             assert "no memory" in many.message, many.message
+            assert many.reason is Reason.WRITE, many.reason
             kept = many.stdout_bytes
             assert 0 < len(kept) == 600000000 - many.truncated, many.truncated
             assert kept == (b"0123456789abcde\\n" * (len(kept) // 16 + 1))[: len(kept)]
@@ -191,10 +192,10 @@ def test_a_first_start_for_which_there_is_no_room_can_be_made_later(what: str) -
         import asyncio, subprocess
         if sys.argv[1] == "descriptors":
             limit(resource.RLIMIT_NOFILE, 40)
-            rooms, expected = range(4), OSError
+            rooms, expected, todo = range(4), OSError, "ulimit -n"
         else:
             # The I/O thread takes one, another one is started with it.
-            rooms, expected = range(1, 3), RuntimeError
+            rooms, expected, todo = range(1, 3), RuntimeError, "ulimit -u"
         before = set(os.listdir("/proc/self/fd"))
         start = threading.Thread.start
         failures = 0
@@ -212,8 +213,9 @@ def test_a_first_start_for_which_there_is_no_room_can_be_made_later(what: str) -
                 threading.Thread.start = few
             try:
                 process = Process("true", nolog_error=True).start()
-            except expected:
+            except expected as exc:
                 failures += 1
+                assert todo in str(exc), exc
             else:
                 in_a_while(give) if held else None
                 process.wait(PATIENCE)
