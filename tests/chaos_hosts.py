@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,11 +23,9 @@ __all__ = [
     "LOSSES",
     "TRANSPORTS",
     "Counted",
-    "chance",
     "commands",
     "guards_of",
     "idle",
-    "rounds",
     "session_of",
     "sessions_below",
     "signal_all",
@@ -43,18 +40,6 @@ LOSSES = (Reason.CONNECT, Reason.AUTH)
 _HUNG_UP = re.compile(r"Connection to \S+ closed by remote host\.\r?\n")
 
 QUIET: dict[str, Any] = {"nolog_error": True, "nolog_exit_code": True, "nolog_write_error": True}
-
-
-def rounds(count: int = 1) -> int:
-    """How many rounds: so many, times ``EXECO_ROUNDS``."""
-    return count * int(os.environ.get("EXECO_ROUNDS", "1"))
-
-
-def chance() -> random.Random:
-    """Random choices, that can be made again: the seed is printed, and ``EXECO_SEED`` sets it."""
-    seed = int(os.environ.get("EXECO_SEED") or random.SystemRandom().randrange(10**9))
-    print(f"EXECO_SEED={seed}")
-    return random.Random(seed)
 
 
 def idle() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import execo.feed
-from chaos import ROUNDS, addresses, script
+from chaos import addresses, script
 from execo import (
     Action,
     Host,
@@ -36,6 +36,7 @@ from execo.config import configuration
 from execo.process import ProcessBase
 from execo.testing import Cluster
 from invariants import PATIENCE, Watch, wait_until
+from rounds import ROUNDS
 
 SEEDS = range(7000, 7000 + ROUNDS)
 

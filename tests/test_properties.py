@@ -33,8 +33,9 @@ from invariants import check_idle
 from noting import watched
 from playing import LEGAL, Player
 from program import Cycle, Program, Tree, programs
+from rounds import ROUNDS
 
-PROGRAMS = 1000 * int(os.environ.get("EXECO_ROUNDS", "1"))
+PROGRAMS = 1000 * ROUNDS
 """How many are played."""
 
 ROOT = Path(__file__).resolve().parent.parent
