@@ -124,9 +124,7 @@ _TOO_LATE = "the interpreter is exiting: no process can be started"
 _NO_THREAD = (
     "execo needs some of its own; end others, or raise the limit (ulimit -u), and start again"
 )
-_NO_DESCRIPTOR = (
-    "execo needs some of its own; close others, or raise the limit (ulimit -n), and start again"
-)
+_NO_DESCRIPTOR = "execo needs some; close others, or raise the limit (ulimit -n), and start again"
 _lock = new_lock()
 _current: Runtime | None = None
 _left_behind: list[Runtime] = []
