@@ -150,7 +150,7 @@ def _processes_of(what: Action | ProcessBase) -> list[ProcessBase]:
     return [what]
 
 
-def wait_until(condition: Callable[[], bool], patience: float | None = None) -> bool:
+def wait_until(condition: Callable[[], object], patience: float | None = None) -> bool:
     """Whether it comes true within that time, ``PATIENCE`` by default."""
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     nap = threading.Event()

@@ -17,9 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from execo import Host
@@ -31,11 +29,11 @@ __all__ = [
     "SCRIPT",
     "STEPS",
     "Victim",
+    "below",
     "command_line",
     "files_left",
     "sessions",
     "still_there",
-    "wait_for",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -207,14 +205,26 @@ class Victim:
 def files_left(victim: Victim) -> list[str]:
     """What is wrong with the files: temporary ones, and halves of copies."""
     folder = victim.folder
-    wrong = [f"temporary: {path}" for path in (folder / "tmp").rglob("*")]
+    wrong = [f"temporary: {path}" for path in below(folder / "tmp")]
     for side in ("here", "there"):
-        for path in (folder / side).rglob("*"):
+        for path in below(folder / side):
             if path.name.startswith("."):
                 wrong.append(f"temporary: {path}")
-            elif path.is_file() and path.read_bytes() != victim.content:
-                wrong.append(f"half a file: {path}")
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and path.read_bytes() != victim.content:
+                    wrong.append(f"half a file: {path}")
     return wrong
+
+
+def below(folder: Path) -> list[Path]:
+    """What is in a folder, and in those in it, while others remove it: rglob would trip over
+    that."""
+    return [
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    ]
 
 
 def sessions(sshd: RealSshd) -> set[tuple[int, str]]:
@@ -225,17 +235,6 @@ def sessions(sshd: RealSshd) -> set[tuple[int, str]]:
 def still_there(processes: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     """Those that live, of those that were seen."""
     return [(pid, start) for pid, start in processes if start and _start_of(pid) == start]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
-    """Whether it comes true within that time."""
-    deadline = time.monotonic() + seconds
-    nap = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        nap.wait(0.02)
-    return True
 
 
 def command_line(pid: int) -> str:

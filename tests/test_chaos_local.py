@@ -93,7 +93,6 @@ FEW = """
                 processes = [Process(f"echo {n}") for n in range(2 * count)]
                 action = ParallelActions([Local(p.cmd) for p in processes])
             else:
-                hosts = [Host(*words) for words in json.loads(sys.argv[2])]
                 action = Remote("echo {{range(100)}}", hosts[:count], {"transport": transport})
             for process in action.processes:
                 process.lifecycle_handlers.append(watch.ends)
@@ -109,7 +108,9 @@ FEW = """
             assert [p.stdout for p in action.processes] == wanted
             return action
 
-        actions = [run(100)]
+        # Twice as many as there is room for, and more. Each ssh is a process, and takes its time.
+        hosts = [Host(*words) for words in json.loads(sys.argv[2])]
+        actions = [run(100 if transport in ("local", "paramiko") else 30)]
         for leave in (0, 1, 3, 6):
             transports.close_idle()
             wait_until(lambda: len(os.listdir("/proc/self/fd")) < 32, 5)
@@ -122,7 +123,7 @@ FEW = """
 
 
 @pytest.mark.parametrize("transport", ["local", "paramiko", "openssh", "taktuk"])
-def test_a_hundred_hosts_with_64_descriptors_of_which_others_hold_most(
+def test_many_hosts_with_64_descriptors_of_which_others_hold_most(
     cluster: Cluster, transport: str
 ) -> None:
     if transport == "taktuk" and shutil.which("taktuk") is None:
@@ -416,12 +417,12 @@ def test_a_wall_clock_that_is_set_back_and_forth(cluster: Cluster, transport: st
         """
         with Watch() as watch:
             transport = sys.argv[1]
-            hosts = [Host(*words) for words in json.loads(sys.argv[2])[:12]]
+            hosts = [Host(*words) for words in json.loads(sys.argv[2])[:4]]
             clock = time.time
             for back in (-1e6, 1e6):
                 def make(command, **args):
                     if transport == "local":
-                        action = ParallelActions([Local(command, {"shell": True, **args})] * 1)
+                        action = ParallelActions([Local(command, {"shell": True, **args})])
                     else:
                         action = Remote(command, hosts, {"transport": transport}, process_args=args)
                     for process in action.processes:
@@ -435,7 +436,7 @@ def test_a_wall_clock_that_is_set_back_and_forth(cluster: Cluster, transport: st
                 actions = (good, late, killed)
                 for action in actions:
                     action.start()
-                wait_until(lambda: all(p.start_date for a in actions for p in a.processes))
+                assert wait_until(lambda: all(p.start_date for a in actions for p in a.processes))
                 time.time = lambda: clock() + back
                 killed.kill()
                 begun = time.monotonic()
