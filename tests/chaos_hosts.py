@@ -17,7 +17,7 @@ from execo import Action, Get, Host, Put, Remote, TaktukGet, TaktukPut, TaktukRe
 from execo.errors import Reason
 from execo.process import ProcessBase
 from invariants import Watch, left_of
-from sshd import MARK, RealSshd, _marked
+from sshd import MARK, RealSshd, _marked, descendants
 
 __all__ = [
     "LOSSES",
@@ -168,16 +168,12 @@ def session_of(pid: int) -> int:
 
 def sessions_below(server: RealSshd) -> list[int]:
     """All processes that serve connections of a server."""
-    found = {server.pid}
-    parents = {}
-    for proc in Path("/proc").glob("[0-9]*"):
+    found = []
+    for pid in descendants(server.pid):
         with contextlib.suppress(OSError):
-            stat = (proc / "stat").read_text(errors="replace")
-            if "(sshd" in stat:
-                parents[int(proc.name)] = int(stat.rpartition(")")[2].split()[1])
-    for _ in parents:
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return sorted(found - {server.pid})
+            if "(sshd" in Path(f"/proc/{pid}/stat").read_text(errors="replace"):
+                found.append(pid)
+    return found
 
 
 def guards_of(server: RealSshd) -> list[int]:

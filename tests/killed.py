@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from execo import Host
+from invariants import left_of, pids
 from sshd import RealSshd, descendants
 
 __all__ = [
@@ -180,11 +181,11 @@ class Victim:
 
     def here(self) -> list[int]:
         """What it has started and runs on this side: children, watchdog, ssh, masters."""
-        return [pid for pid in _pids() if pid != self.popen.pid and self._is_mine(pid)]
+        return [pid for pid in pids() if pid != self.popen.pid and self._is_mine(pid)]
 
     def there(self) -> list[int]:
         """The commands that run, on hosts and, if they are its children, here."""
-        return [pid for pid in _pids() if self.word in command_line(pid)]
+        return left_of(self.word)
 
     def _is_mine(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
@@ -243,10 +244,6 @@ def command_line(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
         return words.replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _start_of(pid: int) -> str:
