@@ -110,7 +110,7 @@ FEW = """
 
         # Twice as many as there is room for, and more. Each ssh is a process, and takes its time.
         hosts = [Host(*words) for words in json.loads(sys.argv[2])]
-        actions = [run(100 if transport in ("local", "paramiko") else 30)]
+        actions = [run(100 if transport in ("local", "paramiko") else 20)]
         for leave in (0, 1, 3, 6):
             transports.close_idle()
             wait_until(lambda: len(os.listdir("/proc/self/fd")) < 32, 5)
