@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT", "Masters"]
 
 _EACH_MASTER = 12
-"""Descriptors for each master: its own four, those of its guard, and more for commands."""
-
-_ELSEWHERE = 16
-"""Descriptors that are for other things than ssh."""
+"""Descriptors for each master: its own four, and more for those who run over it."""
 
 LIMIT = 10
 """Sessions of a connection: MaxSessions of a stock sshd. The last place is the guard's."""
@@ -146,11 +143,10 @@ class Masters:
         new: list[Entrant] = []
         coming = sum(master.coming for master in site.masters)
         while _wanted(site.queue) > coming * site.places():
-            room = highest_descriptor_limit() - _ELSEWHERE
-            if len(self._live) >= max(1, room // _EACH_MASTER):
-                # A master stays, and its guard. Were they to take all descriptors, their clients
-                # would wait for ever; a connection for a command alone ends with it.
-                new += _alone(site.queue)
+            if len(self._live) >= max(1, highest_descriptor_limit() // _EACH_MASTER):
+                # A master stays. Were they to take all descriptors, their clients would wait for
+                # ever; a connection for a command alone ends with it.
+                new += site.queue
                 site.queue.clear()
                 break
             try:
@@ -158,7 +154,7 @@ class Masters:
             except OSError as exc:
                 logger.debug("no shared connection to %s: %s", place(site.target), exc)
                 site.plain = exc.errno not in NO_ROOM
-                new += _alone(site.queue)
+                new += site.queue
                 site.queue.clear()
                 break
             master = OpenSshMaster(self, site.target, socket, self._transport.nonce(site.target))
@@ -299,7 +295,7 @@ class Masters:
             elif waiting:
                 for client in waiting:
                     del site.queue[client]
-                (failed if master.error is not None and not left else alone).extend(_alone(waiting))
+                (failed if master.error is not None and not left else alone).extend(waiting)
         for client in failed:
             assert master.error is not None
             error = type(master.error)(
@@ -352,13 +348,6 @@ class Masters:
                 "waiting for a master": sum(len(site.queue) for site in self._sites.values()),
                 **self._counts,
             }
-
-
-def _alone(clients: Iterable[Client]) -> list[Client]:
-    """In the order in which they get connections of their own: the guard behind the commands. Where
-    there are few descriptors it would take the last ones, and wait for commands that wait for
-    these."""
-    return sorted(clients, key=lambda client: client.reserved)
 
 
 def _wanted(queue: Iterable[Client]) -> int:
