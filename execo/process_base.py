@@ -69,7 +69,12 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def start(self) -> Self:
         """Start it and return. A local command runs then, or has failed; a second call does
-        nothing. Blocks no longer than the system takes to start a program."""
+        nothing. Blocks no longer than the system takes to start a program.
+
+        :raises OSError: at the first start of a script, if there are no descriptors for execo
+          itself
+        :raises RuntimeError: then, if no thread can be started; at the end of the interpreter
+        """
         if self._run is None:
             runtime = get_runtime(configuration["switch_interval"])
             runtime.run_unbroken(start_all, [self], brief=True)

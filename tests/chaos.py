@@ -21,10 +21,7 @@ import pytest
 
 from execo import Host
 
-__all__ = ["ROUNDS", "USER", "addresses", "script"]
-
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
-"""How many times what is random is repeated."""
+__all__ = ["USER", "addresses", "script"]
 
 USER = 64321
 """A user id that nobody has: limits of processes count all that a user runs."""

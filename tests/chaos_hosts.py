@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,17 +17,15 @@ from execo import Action, Get, Host, Put, Remote, TaktukGet, TaktukPut, TaktukRe
 from execo.errors import Reason
 from execo.process import ProcessBase
 from invariants import Watch, left_of
-from sshd import MARK, RealSshd, _marked
+from sshd import MARK, RealSshd, _marked, descendants
 
 __all__ = [
     "LOSSES",
     "TRANSPORTS",
     "Counted",
-    "chance",
     "commands",
     "guards_of",
     "idle",
-    "rounds",
     "session_of",
     "sessions_below",
     "signal_all",
@@ -43,18 +40,6 @@ LOSSES = (Reason.CONNECT, Reason.AUTH)
 _HUNG_UP = re.compile(r"Connection to \S+ closed by remote host\.\r?\n")
 
 QUIET: dict[str, Any] = {"nolog_error": True, "nolog_exit_code": True, "nolog_write_error": True}
-
-
-def rounds(count: int = 1) -> int:
-    """How many rounds: so many, times ``EXECO_ROUNDS``."""
-    return count * int(os.environ.get("EXECO_ROUNDS", "1"))
-
-
-def chance() -> random.Random:
-    """Random choices, that can be made again: the seed is printed, and ``EXECO_SEED`` sets it."""
-    seed = int(os.environ.get("EXECO_SEED") or random.SystemRandom().randrange(10**9))
-    print(f"EXECO_SEED={seed}")
-    return random.Random(seed)
 
 
 def idle() -> None:
@@ -183,16 +168,12 @@ def session_of(pid: int) -> int:
 
 def sessions_below(server: RealSshd) -> list[int]:
     """All processes that serve connections of a server."""
-    found = {server.pid}
-    parents = {}
-    for proc in Path("/proc").glob("[0-9]*"):
+    found = []
+    for pid in descendants(server.pid):
         with contextlib.suppress(OSError):
-            stat = (proc / "stat").read_text(errors="replace")
-            if "(sshd" in stat:
-                parents[int(proc.name)] = int(stat.rpartition(")")[2].split()[1])
-    for _ in parents:
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return sorted(found - {server.pid})
+            if "(sshd" in Path(f"/proc/{pid}/stat").read_text(errors="replace"):
+                found.append(pid)
+    return found
 
 
 def guards_of(server: RealSshd) -> list[int]:

@@ -218,7 +218,7 @@ def _outcome(p: Any, facts: Facts, attempt: Attempt) -> Iterator[str]:
             error = event[2].reason
         elif event[0] == "eof" and event[2] is not None and error is None:
             killed = any(e[0] == "signal" and e[2] and e[1] in ENDING for e in told[:at])
-            error = None if killed else Reason.SPAWN
+            error = None if killed else Reason.WRITE
     if "start" not in names and "error" not in names:
         error = Reason.CANCELLED
     codes = [_code(event[1]) for event in told if event[0] == "exit"]

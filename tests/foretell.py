@@ -75,8 +75,8 @@ def _of_command(command: Command, retry: Retry | None) -> Fate:
         if retry is None or retry.pause(reason, at + 1) is None:
             return Fate(reason, "ignore_error" in flags)
     if command.end in ("lost", "status lost", "output lost"):
-        reason = Reason.CONNECT if command.end == "lost" else Reason.SPAWN
-        fate = Fate(reason, "ignore_error" in flags)
+        reasons = {"lost": Reason.CONNECT, "output lost": Reason.WRITE, "status lost": Reason.SPAWN}
+        fate = Fate(reasons[command.end], "ignore_error" in flags)
     elif command.end == "never":
         # It has a timeout, for nobody disturbs it.
         return Fate(Reason.TIMEOUT, "ignore_timeout" in flags)

@@ -6,7 +6,7 @@ PYTEST_DONT_REWRITE: a test module may import this one before pytest takes it as
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["CPU", "cheap", "damaged", "examples", "pieces", "unlucky_numbers"]
+from rounds import ROUNDS
 
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
+__all__ = ["CPU", "cheap", "damaged", "examples", "no_internal_error", "pieces", "unlucky_numbers"]
 
 CPU = 20.0
 """Seconds of computing that what should take milliseconds may take: a hang, not a speed."""
@@ -49,6 +49,31 @@ def cheap(seconds: float = CPU) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+class _Errors(logging.Handler):
+    """What execo's threads have raised and nobody expected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raised: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.raised.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+@contextlib.contextmanager
+def no_internal_error() -> Iterator[None]:
+    """Nothing on the threads of execo has raised what nobody expected."""
+    errors = _Errors()
+    logger = logging.getLogger("execo")
+    logger.addHandler(errors)
+    try:
+        yield
+    finally:
+        logger.removeHandler(errors)
+    assert not errors.raised, "\n".join(errors.raised)
 
 
 NUMBERS = ["0", "-1", "1e999", "nan", "4294967296", "9223372036854775808", "9" * 5000, "٣", "1_0"]

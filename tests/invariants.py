@@ -46,6 +46,7 @@ __all__ = [
     "check_idle",
     "io_thread_cpu",
     "left_of",
+    "pids",
     "temporary_files",
     "wait_until",
 ]
@@ -150,7 +151,7 @@ def _processes_of(what: Action | ProcessBase) -> list[ProcessBase]:
     return [what]
 
 
-def wait_until(condition: Callable[[], bool], patience: float | None = None) -> bool:
+def wait_until(condition: Callable[[], object], patience: float | None = None) -> bool:
     """Whether it comes true within that time, ``PATIENCE`` by default."""
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     nap = threading.Event()
@@ -163,10 +164,11 @@ def wait_until(condition: Callable[[], bool], patience: float | None = None) -> 
 
 def left_of(word: str) -> list[int]:
     """The processes of this machine, without this one, that have the word in their command line."""
-    return [pid for pid in _pids() if pid != os.getpid() and word in _words(pid)]
+    return [pid for pid in pids() if pid != os.getpid() and word in _words(pid)]
 
 
-def _pids() -> Iterator[int]:
+def pids() -> Iterator[int]:
+    """All processes of this machine."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             yield int(name)

@@ -17,12 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from execo import Host
+from invariants import left_of, pids
 from sshd import RealSshd, descendants
 
 __all__ = [
@@ -31,11 +30,11 @@ __all__ = [
     "SCRIPT",
     "STEPS",
     "Victim",
+    "below",
     "command_line",
     "files_left",
     "sessions",
     "still_there",
-    "wait_for",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,11 +181,11 @@ class Victim:
 
     def here(self) -> list[int]:
         """What it has started and runs on this side: children, watchdog, ssh, masters."""
-        return [pid for pid in _pids() if pid != self.popen.pid and self._is_mine(pid)]
+        return [pid for pid in pids() if pid != self.popen.pid and self._is_mine(pid)]
 
     def there(self) -> list[int]:
         """The commands that run, on hosts and, if they are its children, here."""
-        return [pid for pid in _pids() if self.word in command_line(pid)]
+        return left_of(self.word)
 
     def _is_mine(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
@@ -207,14 +206,26 @@ class Victim:
 def files_left(victim: Victim) -> list[str]:
     """What is wrong with the files: temporary ones, and halves of copies."""
     folder = victim.folder
-    wrong = [f"temporary: {path}" for path in (folder / "tmp").rglob("*")]
+    wrong = [f"temporary: {path}" for path in below(folder / "tmp")]
     for side in ("here", "there"):
-        for path in (folder / side).rglob("*"):
+        for path in below(folder / side):
             if path.name.startswith("."):
                 wrong.append(f"temporary: {path}")
-            elif path.is_file() and path.read_bytes() != victim.content:
-                wrong.append(f"half a file: {path}")
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and path.read_bytes() != victim.content:
+                    wrong.append(f"half a file: {path}")
     return wrong
+
+
+def below(folder: Path) -> list[Path]:
+    """What is in a folder, and in those in it, while others remove it: rglob would trip over
+    that."""
+    return [
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    ]
 
 
 def sessions(sshd: RealSshd) -> set[tuple[int, str]]:
@@ -227,27 +238,12 @@ def still_there(processes: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     return [(pid, start) for pid, start in processes if start and _start_of(pid) == start]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
-    """Whether it comes true within that time."""
-    deadline = time.monotonic() + seconds
-    nap = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        nap.wait(0.02)
-    return True
-
-
 def command_line(pid: int) -> str:
     """Its words; empty for one that is gone, or a zombie."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
         return words.replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _start_of(pid: int) -> str:

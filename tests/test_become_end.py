@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import execo
+import rounds
 from become_users import PASSWORD, People
 from execo import SshProcess, transports
 from execo.errors import Reason
@@ -27,7 +28,7 @@ pytest_plugins = ["become_users", "sshd"]
 
 PATIENCE = 60.0
 
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1")) * 3
+ROUNDS = rounds.ROUNDS * 3
 """How often a script is ended in each way, and a command killed."""
 
 

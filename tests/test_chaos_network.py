@@ -17,11 +17,9 @@ from chaos_hosts import (
     LOSSES,
     TRANSPORTS,
     Counted,
-    chance,
     commands,
     guards_of,
     idle,
-    rounds,
     signal_all,
     transfer,
 )
@@ -30,6 +28,7 @@ from execo import Action, configuration
 from execo.errors import Reason
 from execo.transfer import process as transfer_process
 from invariants import PATIENCE, Watch, left_of, wait_until
+from rounds import ROUNDS, chance
 from sshd import RealSshd
 
 pytest_plugins = ["sshd"]
@@ -101,7 +100,7 @@ def test_many_hosts_of_which_some_fail(
     sshd: RealSshd, network: Network, links: list[Link], transport: str
 ) -> None:
     choice = chance()
-    for _ in range(rounds()):
+    for _ in range(ROUNDS):
         idle()
         bad, good = links[: HOSTS // 2], links[HOSTS // 2 :]
         for link in bad:
@@ -304,7 +303,7 @@ def test_files_are_whole_or_not_there(
 ) -> None:
     choice = chance()
     home = sshd.folder / "home" / sshd.user()
-    for number in range(rounds()):
+    for number in range(ROUNDS):
         idle()
         data = os.urandom(400_000)
         source = (home if kind == "get" else tmp_path) / f"data-{os.getpid()}-{number}"

@@ -7,6 +7,7 @@ how often each kind of script is killed in each way.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -21,15 +22,16 @@ from pathlib import Path
 import pytest
 
 from become_users import People
+from invariants import wait_until
 from killed import (
     ROOT,
     STEPS,
     Victim,
+    below,
     command_line,
     files_left,
     sessions,
     still_there,
-    wait_for,
 )
 from sshd import RealSshd
 
@@ -119,11 +121,11 @@ class Killing:
             return f"it exits with {code}: {errors}"
         if "internal error" in errors or "Fatal Python error" in errors:
             return errors
-        if not wait_for(lambda: not victim.here(), SOON):
+        if not wait_until(lambda: not victim.here(), SOON):
             return f"left here: {[command_line(pid) for pid in victim.here()]}"
-        if not wait_for(lambda: not victim.there(), SOON):
+        if not wait_until(lambda: not victim.there(), SOON):
             return f"left on hosts: {[command_line(pid) for pid in victim.there()]}"
-        if not wait_for(lambda: not files_left(victim), SOON):
+        if not wait_until(lambda: not files_left(victim), SOON):
             return str(files_left(victim))
         return ""
 
@@ -154,7 +156,7 @@ def test_nothing_is_left_of_scripts_that_are_killed(
         wrong = list(at_once.map(killing.one, *zip(*plans, strict=True)))
     assert not any(wrong), "\n".join(filter(None, wrong))
     # The sessions, their shells and guards; some bear nothing by which to find them.
-    gone = wait_for(lambda: not sessions(server) and not still_there(killing.seen), SOON)
+    gone = wait_until(lambda: not sessions(server) and not still_there(killing.seen), SOON)
     left = sessions(server) | set(still_there(killing.seen))
     assert gone, [command_line(pid) for pid, _ in left]
 
@@ -181,7 +183,7 @@ def test_commands_end_whose_script_is_killed_as_soon_as_they_run(
         victim = Victim(transport, server, script=AT_ONCE)
         try:
             assert victim.finish() == -signal.SIGKILL, victim.errors.read_text()
-            assert wait_for(lambda v=victim: not v.there(), SOON)  # type: ignore[misc]
+            assert wait_until(lambda v=victim: not v.there(), SOON)  # type: ignore[misc]
         finally:
             victim.close()
 
@@ -215,7 +217,7 @@ def test_commands_end_wholly_that_end_because_the_script_is_lost(
 
     try:
         assert victim.finish() == -signal.SIGKILL, victim.errors.read_text()
-        assert wait_for(lambda: not running(victim.word), SOON)
+        assert wait_until(lambda: not running(victim.word), SOON)
         _sleep(1)  # time to do harm
         assert len(running(f"{victim.word}1")) == 3  # a server of a command that had ended
     finally:
@@ -231,6 +233,13 @@ COPIES = {
 }
 
 
+def _size(path: Path) -> int:
+    """Of a file; of a folder, and of one that is gone since, 0."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
 @pytest.mark.parametrize("what", COPIES)
 def test_a_copy_that_is_cut_leaves_nothing(server: RealSshd, what: str) -> None:
     victim = Victim("paramiko", server, first="import time\ntime.sleep(0.2)\n", script=COPIES[what])
@@ -241,14 +250,14 @@ def test_a_copy_that_is_cut_leaves_nothing(server: RealSshd, what: str) -> None:
                 file.truncate(100 << 30)
 
         def begun() -> bool:
-            copies = [*(victim.folder / "here").rglob(".*"), *(victim.folder / "there").rglob(".*")]
-            return any(path.is_file() and path.stat().st_size > 0 for path in copies)
+            copies = [*below(victim.folder / "here"), *below(victim.folder / "there")]
+            return any(one.name.startswith(".") and _size(one) > 0 for one in copies)
 
-        assert wait_for(begun), victim.errors.read_text()
+        assert wait_until(begun), victim.errors.read_text()
         victim.popen.kill()
         victim.finish()
-        assert wait_for(lambda: not files_left(victim), SOON), files_left(victim)
-        assert wait_for(lambda: not victim.here(), SOON)
+        assert wait_until(lambda: not files_left(victim), SOON), files_left(victim)
+        assert wait_until(lambda: not victim.here(), SOON)
     finally:
         victim.close()
 
@@ -301,7 +310,7 @@ def test_the_watchdog_removes_temporary_files(tmp_path: Path, end: str) -> None:
     ).returncode
     assert code == (-signal.SIGKILL if end == "kill" else 0)
     if end == "kill":
-        assert wait_for(lambda: os.listdir(tmp_path / "lost") == ["mine"], SOON), os.listdir(
+        assert wait_until(lambda: os.listdir(tmp_path / "lost") == ["mine"], SOON), os.listdir(
             tmp_path / "lost"
         )
     _sleep(0.3)  # time to do harm

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import shutil
 import socket
@@ -44,23 +43,11 @@ from execo.transports.ssh_messages import (
     read_log,
 )
 from execo.transports.taktuk_frames import FrameParser, StateChange
-from fuzzing import ROUNDS, cheap, damaged, examples, pieces
+from fuzzing import cheap, damaged, examples, no_internal_error, pieces
 from invariants import PATIENCE, Watch
 
 CUTS = st.lists(st.integers(1, 40), max_size=6)
 QUIET: dict[str, Any] = {"nolog_error": True, "nolog_exit_code": True, "nolog_timeout": True}
-
-
-@contextlib.contextmanager
-def no_internal_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing on the threads of execo has raised what nobody expected."""
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        yield
-    raised = [record for record in caplog.records if record.exc_info]
-    assert not raised, "\n".join(
-        f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}" for record in raised
-    )
 
 
 # -- taktuk ---------------------------------------------------------------------------------------
@@ -109,7 +96,8 @@ def test_frames_of_taktuk(data: bytes, cuts: list[int]) -> None:
         found = [one for piece in pieces(data, cuts) for one in parser.feed(piece)]
     assert sum(len(one.payload) for one in found) <= len(data)
     assert sum(map(len, parser.noise)) <= len(data)
-    for one in [*found, *whole.feed(data)]:
+    assert found == list(whole.feed(data))
+    for one in found:
         change = StateChange.parse(one.payload)
         assert change is None or isinstance(change.rank, int)
 
@@ -122,12 +110,10 @@ def program(path: Path, text: str) -> str:
 
 @examples(20)
 @given(damaged(STREAMS, OF_FRAMES), st.integers(0, 3))
-def test_a_taktuk_that_says_anything(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes, code: int
-) -> None:
+def test_a_taktuk_that_says_anything(tmp_path: Path, data: bytes, code: int) -> None:
     (tmp_path / "said").write_bytes(data)
     taktuk = program(tmp_path / "taktuk", f"cat {tmp_path}/said; exit {code}")
-    with no_internal_error(caplog):
+    with no_internal_error():
         action = TaktukRemote("true", ["a", "b"], {"taktuk": taktuk}, process_args=QUIET)
         action.run(PATIENCE)
     for process in action.processes:
@@ -180,7 +166,7 @@ def test_messages_of_ssh(text: str, tail: str, status: int | None, follows: bool
 @examples(20)
 @given(LINES, LINES, st.sampled_from([255, 0, 3]), st.booleans())
 def test_an_ssh_that_says_anything(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, log: str, said: str, code: int, shared: bool
+    tmp_path: Path, log: str, said: str, code: int, shared: bool
 ) -> None:
     (tmp_path / "log").write_bytes(log.encode("utf-8", "surrogateescape"))
     (tmp_path / "said").write_bytes(said.encode("utf-8", "surrogateescape"))
@@ -190,7 +176,7 @@ def test_an_ssh_that_says_anything(
         f'[ "$l" ] && cat {tmp_path}/log >"$l"; cat {tmp_path}/said; cat {tmp_path}/said >&2\n'
         f"exit {code}",
     )
-    with no_internal_error(caplog):
+    with no_internal_error():
         params = {"transport": "openssh", "ssh": ssh, "connect_timeout": 2}
         action = Remote("true", ["web1", "web2"], params, process_args=QUIET).run(PATIENCE)
     for process in action.processes:
@@ -455,7 +441,7 @@ def test_nothing_is_left_of_programs_that_say_anything(tmp_path: Path) -> None:
                 lifecycle_handlers=handlers,
                 **QUIET,
             )
-            for _ in range(3 * ROUNDS)
+            for _ in range(3)
         ]
         for process in processes:
             process.start()

@@ -478,6 +478,17 @@ def test_a_folder_is_short_enough_for_sockets(
     assert not Path(path).parent.exists()
 
 
+def test_a_forked_child_does_not_take_back_what_the_watchdog_is_to_remove() -> None:
+    """The table of the watchdog is the parent's, too."""
+    taken_back: list[str] = []
+    folder = LogFolder(lambda path: lambda: taken_back.append(path))
+    path = Path(folder.file(1)).parent
+    folder.close_inherited()
+    assert taken_back == []
+    folder.close()
+    assert not path.exists()
+
+
 # -- the words ------------------------------------------------------------------------------------
 
 

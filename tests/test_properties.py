@@ -18,7 +18,7 @@ import re
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +26,20 @@ from hypothesis import HealthCheck, given, seed, settings
 
 import claims
 from execo import Reason, default_connection_params, lifecycle, transports
+from execo.delivery import Delivery
+from execo.errors import OutputError
+from execo.lifecycle import Run
 from execo.outcome import State
+from execo.output import Capture
 from execo.process import SshProcess
 from execo.testing import FakeTransport, Gate, Script, scripts
 from invariants import check_idle
 from noting import watched
 from playing import LEGAL, Player
-from program import Cycle, Program, Tree, programs
+from program import Command, Cycle, Program, Tree, programs
+from rounds import ROUNDS
 
-PROGRAMS = 1000 * int(os.environ.get("EXECO_ROUNDS", "1"))
+PROGRAMS = 1000 * ROUNDS
 """How many are played."""
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,8 +87,7 @@ def test_all_that_must_hold_holds_in_any_program(eye: None, request: pytest.Fixt
     check_idle()
 
 
-def test_the_claims_see_what_they_are_made_for(eye: None) -> None:
-    """That a program is played at all: its states and its end are noted."""
+def test_a_program_is_played_and_noted(eye: None) -> None:
     tree = Tree("sequential", parts=(Tree("remote"),))
     play = Player(Program(tree, (Cycle(),)), claims)
     assert play.play() == []
@@ -91,6 +95,42 @@ def test_the_claims_see_what_they_are_made_for(eye: None) -> None:
     assert [note.what for note in play.notes if note.whom is play.root._execution] == [
         *("begun", "ended", "released")
     ]
+
+
+def _twice(function: Callable[..., object]) -> Callable[..., object]:
+    return lambda *args: (function(*args), function(*args))
+
+
+def _breaks(monkeypatch: pytest.MonkeyPatch, what: str) -> str:
+    """Break the product; and the words by which the claims tell of it."""
+    match what:
+        case "output":
+            append = Capture.append
+            monkeypatch.setattr(Capture, "append", lambda self, data: append(self, data[1:]))
+            return "stdout is b'ne"
+        case "told twice":
+            monkeypatch.setattr(Delivery, "event", _twice(Delivery.event))
+            return "told of starts and ends (2, 2)"
+        case "reason":
+            monkeypatch.setattr(OutputError, "default_reason", Reason.SPAWN)
+            return "the reason is spawn, should be write"
+        case "end of output":
+            monkeypatch.setattr(Run, "_close_stream", _twice(Run._close_stream))
+            return "2 ends of output"
+    raise ValueError(what)
+
+
+@pytest.mark.parametrize("what", ["output", "told twice", "reason", "end of output"])
+def test_the_claims_see_a_product_that_is_broken(
+    eye: None, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    end = "output lost" if what == "reason" else "exit"
+    command = Command(prints=((1, b"one\n"),), end=end, handler="count")
+    program = Program(Tree("remote", (command,)), (Cycle(),))
+    assert Player(program, claims).play() == []
+    words = _breaks(monkeypatch, what)
+    wrong = Player(program, claims).play()
+    assert any(words in one for one in wrong), wrong
 
 
 def test_the_states_are_those_of_the_documents() -> None:

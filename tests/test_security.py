@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from become_users import People
@@ -32,6 +32,7 @@ from execo import (
 )
 from execo.host import get_hosts_list
 from execo.process import ProcessBase
+from fuzzing import examples
 from local_hosts import FolderHosts
 from sshd import RealSshd
 
@@ -39,7 +40,6 @@ pytest_plugins = ["become_users", "local_hosts", "sshd"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
 
 SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish")
 TRANSPORTS = ("paramiko", "openssh", "taktuk")
@@ -97,14 +97,6 @@ file_name = any_word.map(lambda text: os.fsdecode(os.fsencode(text.replace("/", 
 )
 
 
-def rounds(count: int) -> settings:
-    return settings(
-        max_examples=count * ROUNDS,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-        deadline=None,
-    )
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_kept() -> Iterator[None]:
     yield
@@ -156,7 +148,7 @@ def test_words_and_variables_arrive_as_given(
         host = people.host(sshd, "free")
     times = {"paramiko": 6, "become": 3, "openssh": 2, "taktuk": 1}[transport]
 
-    @rounds(times)
+    @examples(times)
     @given(words=st.lists(any_word, max_size=20), value=any_word)
     def check(words: list[str], value: str) -> None:
         run = process_of(host, through, [*SHOW, *words], env={"A": value}, **options)
@@ -192,7 +184,7 @@ def test_words_of_a_local_command_are_read_by_no_shell(here: Path) -> None:
         Process("true", cwd=f"/none/{word}", nolog_error=True).run(PATIENCE)
 
 
-@rounds(10)
+@examples(10)
 @given(words=st.lists(any_word, min_size=1, max_size=20))
 def test_any_words_arrive_at_a_local_command(words: list[str]) -> None:
     ways: list[dict[str, Any]] = [{}, {"pty": True}, {"detach": True}]
@@ -388,7 +380,7 @@ def test_names_of_files_are_names(hosts: FolderHosts, tmp_path: Path, tool: str 
     home = hosts.home("web1")
     shutil.rmtree("there", ignore_errors=True)
 
-    @rounds(12 if tool is None else 5)
+    @examples(12 if tool is None else 5)
     @given(name=file_name, other=file_name)
     def check(name: str, other: str) -> None:
         for folder in ("from", "to"):
@@ -406,7 +398,7 @@ def test_names_of_files_are_names(hosts: FolderHosts, tmp_path: Path, tool: str 
         assert Path("to", other).read_bytes() == os.fsencode(name)
 
     for name in FILE_NAMES:
-        check.hypothesis.inner_test(name, name)  # type: ignore[attr-defined]
+        check.hypothesis.inner_test(name, name)
     check()
     assert not list(tmp_path.rglob(BAIT))
 

@@ -280,8 +280,9 @@ def test_names_for_a_while_cannot_be_guessed(hosts: FolderHosts, programs: Progr
 def test_the_files_of_ssh_commands_are_in_a_folder_for_the_user_alone(
     sshd: RealSshd, programs: Programs, mask: int
 ) -> None:
+    # What goes to nowhere is in no file.
     look = (
-        'for w; do [ "$o" != -E ] || stat -c "%a %u" "${w%/*}"; '
+        'for w; do [ "$o $w" = "-E /dev/null" ] || [ "$o" != -E ] || stat -c "%a %u" "${w%/*}"; '
         '[ "$o" != -S ] || stat -c "%a %u" "${w%/*}"; o=$w; done'
     )
     program = programs.add("ssh", look)

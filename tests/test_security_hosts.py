@@ -10,20 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from execo import Get
 from execo.errors import Reason
 from execo.process import ProcessBase
 from execo.transfer import unpack
+from fuzzing import examples
 from local_hosts import FolderHosts
 from test_transfer_hostile import answering, archive_of, left, sent
 
 pytest_plugins = ["local_hosts"]
 
 PATIENCE = 60.0
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "1"))
 
 
 def member(
@@ -183,11 +183,7 @@ def test_whatever_it_says_of_one_file(
     check_harmless(around)
 
 
-@settings(
-    max_examples=30 * ROUNDS,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    deadline=None,
-)
+@examples(30)
 @given(data=st.data())
 def test_whatever_bytes_it_sends(
     hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch, data: st.DataObject

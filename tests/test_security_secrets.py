@@ -24,6 +24,7 @@ from execo import Host, Process, Remote, Report, SshProcess, transports
 from execo.config import Secret, default_connection_params, make_connection_params
 from execo.errors import ProcessesFailed, Reason
 from execo.process import ProcessBase
+from invariants import wait_until
 from remote_commands import TIMEOUT, run
 from sshd import RealSshd
 
@@ -139,11 +140,17 @@ class Look:
                         self.words.append(words)
                     if path.name != own and self._has(environ := (path / "environ").read_bytes()):
                         self.environs[words] = environ
-            for path in Path(tempfile.gettempdir()).glob("execo-ssh-*/*"):
+            for folder in Path(tempfile.gettempdir()).iterdir():
+                if folder.name.startswith("execo-ssh-"):
+                    self._look_into(folder)
+            self.looks += 1
+
+    def _look_into(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # it may be gone since
+            for path in folder.iterdir():
                 with contextlib.suppress(OSError):
                     if self._has(path.read_bytes()):
                         self.files.add(str(path))
-            self.looks += 1
 
     def _has(self, data: bytes) -> bool:
         return any(secret in data for secret in self._secrets)
@@ -179,8 +186,7 @@ def test_a_secret_of_a_login_is_seen_nowhere(
         wrong = run(host, "true", {**params, way: f"{FISH}-2"}) if way != "answers" else right
         # Until it has looked at all that is left of them.
         seen = look.looks
-        while look.looks < seen + 2:
-            look._over.wait(0.01)
+        assert wait_until(lambda: look.looks >= seen + 2), "it does not look any more"
     assert right.ok, right.dump()
     assert (look.words, look.environs, look.files) == ([], {}, set())
     texts = shown_by(right) + shown_by(wrong) + repr(transports.statistics())

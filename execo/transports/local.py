@@ -82,6 +82,11 @@ class LocalTransport:
 
     # -- descriptors --------------------------------------------------------------------------
 
+    @property
+    def crowded(self) -> bool:
+        """True while channels wait for descriptors. Any thread."""
+        return bool(self._queue)
+
     def _admit(self, channel: LocalChannel) -> bool:
         with self._lock:
             if not self._raised and self._used + DESCRIPTORS > self._budget:

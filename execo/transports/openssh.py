@@ -113,6 +113,11 @@ class OpenSshTransport:
             nonce = self._nonces.setdefault(target, secrets.token_hex(8))
         return nonce
 
+    @property
+    def crowded(self) -> bool:
+        """True while an ssh, or another process of this script, waits for descriptors."""
+        return bool(getattr(self.local, "crowded", False))
+
     def shares(self, target: Target) -> bool:
         """Whether commands on ``target`` run over masters of ours. Blocks the first time, until
         its ssh has said what it can do."""

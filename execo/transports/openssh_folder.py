@@ -86,8 +86,11 @@ class LogFolder:
 
     def close_inherited(self) -> None:
         """In a forked child: close the copy of the descriptor. The lock is the parent's and stays,
-        since a lock ends with the last copy, or when somebody says so."""
-        self._release()
+        since a lock ends with the last copy, or when somebody says so; so does the watchdog's
+        order, which stands in a table that both share."""
+        fd, self._fd, self._unguard = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     def _release(self) -> None:
         fd, self._fd = self._fd, -1

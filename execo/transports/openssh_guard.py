@@ -175,7 +175,9 @@ class OpenSshGuard:
                 self._dismiss_idle(self._idle)
                 return
             self._idle += 1
-            self._loop.call_later(IDLE_TIME, self._dismiss_idle, self._idle)
+            # Others may wait for its descriptors.
+            patience = 0.0 if self._transport.crowded else IDLE_TIME
+            self._loop.call_later(patience, self._dismiss_idle, self._idle)
 
     def _dismiss_idle(self, idle: int) -> None:
         if idle == self._idle and self._transport.withdraw(self):

@@ -19,7 +19,8 @@ from harness import ROOT, Bench, main
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from killed import Victim, command_line, wait_for  # noqa: E402 - it is where the line above says
+from invariants import wait_until  # noqa: E402 - it is where the line above says
+from killed import Victim, command_line  # noqa: E402
 from sshd import RealSshd  # noqa: E402
 
 KILLS = 100
@@ -92,7 +93,7 @@ def kill(transport: str, sshd: RealSshd, count: int) -> list[tuple[float, float]
             (here.wait(deadline) - begin, there.wait(deadline) - begin) for here, there in waits
         ]
         # And nobody has come since.
-        quiet = [wait_for(lambda v=one: not (v.there() or v.here()), PATIENCE) for one in victims]  # type: ignore[misc]
+        quiet = [wait_until(lambda v=one: not (v.there() or v.here()), PATIENCE) for one in victims]  # type: ignore[misc]
         return [t if ok else (float("inf"),) * 2 for t, ok in zip(taken, quiet, strict=True)]
     finally:
         for victim in victims:
