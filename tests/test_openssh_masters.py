@@ -458,6 +458,34 @@ def test_a_target_that_is_lost_ends_nothing_of_another_on_the_same_machine(host:
     assert other.kill().wait(TIMEOUT).killed
 
 
+def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command of the target came when there could be no master, so the guard runs without
+    one, too; it is slow to say that it is there, and the next command has a master by then."""
+    gate = tmp_path / "gate"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\ncase "$*" in *execo-guard*) while [ ! -e {gate} ]; do sleep 0.1; done;; esac\n'
+        'exec ssh "$@"\n'
+    )
+    ssh.chmod(0o755)
+    params = {"ssh": str(ssh)}
+    other = on(replace_options(host), "cat").start()
+    until(masters)
+    with monkeypatch.context() as patched:
+        patched.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 12)
+        first = on(host, "echo ready; cat", params).start()
+        first.expect("ready", timeout=TIMEOUT)
+    second = on(host, "echo ready; cat", params).start()
+    until(lambda: len(masters()) == 2)
+    second.expect("ready", timeout=TIMEOUT)
+    gate.touch()
+    for process in (first, second, other):
+        process.close_stdin().wait(TIMEOUT)
+        assert process.ok
+
+
 def replace_options(host: Host) -> Host:
     """The same host as another target, which has no master yet."""
     return Host(host.address.replace("127.0.1", "127.0.3"), host.user, host.keyfile, host.port)

@@ -219,6 +219,10 @@ class OpenSshGuard:
         if self._dismissed:
             self.end()  # meanwhile: it has nothing to do there
             return
+        if self.master is None:
+            # There could be no master for it. Nobody would say that it was sent.
+            self.alone = True
+            self._transport.masters.look(self.target)
         self._loop.call_later(_patience(self.target), self._give_up_coming)
 
     def on_data(self, stream: int, data: bytes) -> None:
