@@ -461,8 +461,9 @@ def test_a_target_that_is_lost_ends_nothing_of_another_on_the_same_machine(host:
 def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first command of the target came when there could be no master, so the guard runs without
-    one, too; it is slow to say that it is there, and the next command has a master by then."""
+    """The first command of the target came when there could be no master, so the guard that it
+    wants in the end has none either; it is slow to say that it is there, and the next command has a
+    master by then."""
     gate = tmp_path / "gate"
     ssh = tmp_path / "ssh"
     ssh.write_text(
@@ -477,6 +478,7 @@ def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
         patched.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 12)
         first = on(host, "echo ready; cat", params).start()
         first.expect("ready", timeout=TIMEOUT)
+        until(lambda: any(guard.alone for guard in transport()._live_guards))
     second = on(host, "echo ready; cat", params).start()
     until(lambda: len(masters()) == 2)
     second.expect("ready", timeout=TIMEOUT)
@@ -484,6 +486,24 @@ def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
     for process in (first, second, other):
         process.close_stdin().wait(TIMEOUT)
         assert process.ok
+
+
+def test_a_guard_that_has_no_master_does_not_go_ahead(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards stay: those of many hosts had all descriptors, and their commands waited for ever."""
+    other = on(replace_options(host), "cat").start()
+    until(masters)
+    monkeypatch.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 16)
+    monkeypatch.setattr("execo.transports.openssh_channel._GUARD_AFTER", 3600)
+    process = on(host, "echo ready; sleep 1000; true").start()
+    process.expect("ready", timeout=TIMEOUT)
+    (guard,) = [one for one in transport()._live_guards if one.target.address == host.address]
+    assert guard._channel is None
+    process.kill().wait(TIMEOUT)  # which wants it
+    assert process.exit_code == -signal.SIGTERM
+    assert guard.alone
+    other.close_stdin().wait(TIMEOUT)
 
 
 def replace_options(host: Host) -> Host:
