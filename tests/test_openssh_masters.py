@@ -472,7 +472,7 @@ def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
     )
     ssh.chmod(0o755)
     params = {"ssh": str(ssh)}
-    other = on(replace_options(host), "cat").start()
+    other = on(replace_options(host, "127.0.4"), "cat").start()
     until(masters)
     with monkeypatch.context() as patched:
         patched.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 12)
@@ -492,7 +492,7 @@ def test_a_guard_that_has_no_master_does_not_go_ahead(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards stay: those of many hosts had all descriptors, and their commands waited for ever."""
-    other = on(replace_options(host), "cat").start()
+    other = on(replace_options(host, "127.0.4"), "cat").start()
     until(masters)
     monkeypatch.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 16)
     monkeypatch.setattr("execo.transports.openssh_channel._GUARD_AFTER", 3600)
@@ -506,9 +506,9 @@ def test_a_guard_that_has_no_master_does_not_go_ahead(
     other.close_stdin().wait(TIMEOUT)
 
 
-def replace_options(host: Host) -> Host:
+def replace_options(host: Host, network: str = "127.0.3") -> Host:
     """The same host as another target, which has no master yet."""
-    return Host(host.address.replace("127.0.1", "127.0.3"), host.user, host.keyfile, host.port)
+    return Host(host.address.replace("127.0.1", network), host.user, host.keyfile, host.port)
 
 
 def test_a_folder_is_short_enough_for_sockets(
