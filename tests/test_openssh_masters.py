@@ -458,9 +458,57 @@ def test_a_target_that_is_lost_ends_nothing_of_another_on_the_same_machine(host:
     assert other.kill().wait(TIMEOUT).killed
 
 
-def replace_options(host: Host) -> Host:
+def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command of the target came when there could be no master, so the guard that it
+    wants in the end has none either; it is slow to say that it is there, and the next command has a
+    master by then."""
+    gate = tmp_path / "gate"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\ncase "$*" in *execo-guard*) while [ ! -e {gate} ]; do sleep 0.1; done;; esac\n'
+        'exec ssh "$@"\n'
+    )
+    ssh.chmod(0o755)
+    params = {"ssh": str(ssh)}
+    other = on(replace_options(host, "127.0.4"), "cat").start()
+    until(masters)
+    with monkeypatch.context() as patched:
+        patched.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 12)
+        first = on(host, "echo ready; cat", params).start()
+        first.expect("ready", timeout=TIMEOUT)
+        until(lambda: any(guard.alone for guard in transport()._live_guards))
+    second = on(host, "echo ready; cat", params).start()
+    until(lambda: len(masters()) == 2)
+    second.expect("ready", timeout=TIMEOUT)
+    gate.touch()
+    for process in (first, second, other):
+        process.close_stdin().wait(TIMEOUT)
+        assert process.ok
+
+
+def test_a_guard_that_has_no_master_does_not_go_ahead(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards stay: those of many hosts had all descriptors, and their commands waited for ever."""
+    other = on(replace_options(host, "127.0.4"), "cat").start()
+    until(masters)
+    monkeypatch.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 16)
+    monkeypatch.setattr("execo.transports.openssh_channel._GUARD_AFTER", 3600)
+    process = on(host, "echo ready; sleep 1000; true").start()
+    process.expect("ready", timeout=TIMEOUT)
+    (guard,) = [one for one in transport()._live_guards if one.target.address == host.address]
+    assert guard._channel is None
+    process.kill().wait(TIMEOUT)  # which wants it
+    assert process.exit_code == -signal.SIGTERM
+    assert guard.alone
+    other.close_stdin().wait(TIMEOUT)
+
+
+def replace_options(host: Host, network: str = "127.0.3") -> Host:
     """The same host as another target, which has no master yet."""
-    return Host(host.address.replace("127.0.1", "127.0.3"), host.user, host.keyfile, host.port)
+    return Host(host.address.replace("127.0.1", network), host.user, host.keyfile, host.port)
 
 
 def test_a_folder_is_short_enough_for_sockets(

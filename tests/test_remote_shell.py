@@ -650,6 +650,25 @@ def test_a_signal_for_what_is_not_there_holds_up_nothing(connection: Connection)
     connection.bye()
 
 
+def test_a_small_grep_is_not_started_for_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with many of them an order took half a minute."""
+    grep = tmp_path / "grep"
+    grep.write_text(
+        f'#!/bin/sh\necho >>{tmp_path}/calls\ncase $1 in -a*) exit 1;; esac\nexec /bin/grep "$@"\n'
+    )
+    grep.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with connected() as connection:
+        command = connection.command(1, CAT)
+        connection.order(kill_order(1, signal.SIGTERM, runs=True))
+        assert command.wait(LONG) == -signal.SIGTERM
+        connection.bye()
+    # Two for each look, of which there are some.
+    assert len((tmp_path / "calls").read_text()) < 20
+
+
 def test_what_the_server_has_yet_to_start_gets_its_signal(tmp_path: Path) -> None:
     """The server says that a command runs when it has forked, and becomes its shell later."""
     (tmp_path / "gate").mkdir()

@@ -231,10 +231,20 @@ class OpenSshTransport:
         guards = {one.guard: None for one in channels if one.guard is not None}
         return [guard for guard in guards if self.claim(guard)]
 
-    def claim(self, guard: OpenSshGuard) -> bool:
+    def claim(self, guard: OpenSshGuard, *, wanted: bool = False) -> bool:
         """Whether ``guard`` is to be started now, by who asks. Any thread."""
         with self._lock:
-            return guard.claim()
+            return guard.claim(wanted=wanted)
+
+    def needs_own(self, client: Client) -> bool:
+        """Whether ``client``, for whom there is no master, is to have a connection of its own now.
+        Any thread.
+
+        A guard waits until it is wanted: it stays after its command, and many of them would keep
+        the descriptors for which commands wait.
+        """
+        with self._lock:
+            return not (isinstance(client, OpenSshGuard) and client.unclaim())
 
     def rejoin_guard(self, channel: OpenSshChannel) -> None:
         """Give ``channel`` the guard that its target has now, if its own is gone: it finds the

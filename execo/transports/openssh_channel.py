@@ -349,10 +349,15 @@ class OpenSshChannel:
         if self.master is not None and status == SSH_FAILED and not self.hung_up:
             # What its master has written before is in the pipe still.
             self._loop.call_later(0, self.seat.judge, status)
-        elif self.master is not None and self.opened and not self.record.complete:
+        elif self._may_be_cut():
             self._loop.call_later(0, self.seat.settle, status, error)
         else:
             self.release(status, error)
+
+    def _may_be_cut(self) -> bool:
+        """Its ssh has said of what it exited; whether its output is complete its master says."""
+        sent = self.master is not None and self.opened
+        return sent and not self.record.complete and not self.hung_up
 
     def release(self, status: int | None, error: ProcessError | None = None) -> None:
         """It is over: tell the sink."""

@@ -58,6 +58,7 @@ class OpenSshGuard:
         self._state = _State.COMING
         self._channel: Channel | None = None
         self._entered = False
+        self._wanted = False  # by a command that runs, not only to go ahead of it
         self._started = False
         self._sent = False
         self._dismissed = False
@@ -156,14 +157,21 @@ class OpenSshGuard:
 
     def come(self) -> None:
         """Have it started, if it is not yet: a command of its target runs."""
-        if self._transport.claim(self):
+        if self._transport.claim(self, wanted=True):
             self._transport.enter(self)
 
-    def claim(self) -> bool:
+    def claim(self, *, wanted: bool) -> bool:
         """Whether it is to be started now: nobody has done so yet. Under the transport's lock."""
+        self._wanted = self._wanted or wanted
         claimed = not self._entered and not self._dismissed
         self._entered = self._entered or claimed
         return claimed
+
+    def unclaim(self) -> bool:
+        """It would go ahead of a command, and has no master: it stays until it is wanted. False if
+        it is already. Under the transport's lock."""
+        self._entered = self._wanted
+        return not self._wanted
 
     def set_up(self) -> bool:
         return False  # what it says, or its end, tells so
@@ -221,6 +229,10 @@ class OpenSshGuard:
         if self._dismissed:
             self.end()  # meanwhile: it has nothing to do there
             return
+        if self.master is None:
+            # There could be no master for it. Nobody would say that it was sent.
+            self.alone = True
+            self._transport.masters.look(self.target)
         self._loop.call_later(_patience(self.target), self._give_up_coming)
 
     def on_data(self, stream: int, data: bytes) -> None:

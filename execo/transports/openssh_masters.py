@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMIT", "Masters"]
 
-_EACH_MASTER = 12
-"""Descriptors for each master: its own four, and more for those who run over it."""
+_EACH_MASTER = 16
+"""Descriptors for each master: its own four, those of the guard, which stays too, and as many again
+for those who come and go."""
 
 LIMIT = 10
 """Sessions of a connection: MaxSessions of a stock sshd. The last place is the guard's."""
@@ -82,7 +83,7 @@ class Masters:
             for client in clients:
                 site = self._sites.setdefault(client.target, _Site(client.target))
                 if site.plain:
-                    plain.append(client)
+                    plain += self._alone([client])
                     continue
                 sites[site] = None
                 if client.reserved:
@@ -146,7 +147,7 @@ class Masters:
             if len(self._live) >= max(1, highest_descriptor_limit() // _EACH_MASTER):
                 # A master stays. Were they to take all descriptors, their clients would wait for
                 # ever; a connection for a command alone ends with it.
-                new += site.queue
+                new += self._alone(site.queue)
                 site.queue.clear()
                 break
             try:
@@ -154,7 +155,7 @@ class Masters:
             except OSError as exc:
                 logger.debug("no shared connection to %s: %s", place(site.target), exc)
                 site.plain = exc.errno not in NO_ROOM
-                new += site.queue
+                new += self._alone(site.queue)
                 site.queue.clear()
                 break
             master = OpenSshMaster(self, site.target, socket, self._transport.nonce(site.target))
@@ -164,6 +165,10 @@ class Masters:
             new.append(master)
             coming += 1
         return new
+
+    def _alone(self, clients: Iterable[Client]) -> list[Client]:
+        """Those that get connections of their own, since there is no master for them."""
+        return [client for client in clients if self._transport.needs_own(client)]
 
     def look(self, target: Target) -> None:
         """What the commands of ``target`` have waited for is on its way, or will not come."""
@@ -295,7 +300,10 @@ class Masters:
             elif waiting:
                 for client in waiting:
                     del site.queue[client]
-                (failed if master.error is not None and not left else alone).extend(waiting)
+                if master.error is not None and not left:
+                    failed += waiting
+                else:
+                    alone += self._alone(waiting)
         for client in failed:
             assert master.error is not None
             error = type(master.error)(

@@ -292,11 +292,12 @@ unset SSH_CONNECTION GREP_OPTIONS;
 export LC_ALL=C;
 cd /proc || cd /;
 
-# g pattern file...: a line file:match for each match.
+# g pattern file...: a line file:match for each match. Where grep ends at a NUL, one grep reads all
+# files, each as a line, whose number tells which.
 g() { q=$1; shift;
 if [ "$a" ]; then grep -asHoE -e "$q" "$@" /dev/null;
-else for f; do [ -e ${f%/*}/exe ] && tr "\0" " " <$f | grep -oE -e "$q" |
-while read -r l; do echo "$f:$l"; done; done;
+else for f; do [ -e ${f%/*}/exe ] && tr "\0\n" "  " <$f; echo; done | grep -noE -e "$q" |
+while read -r l; do case $l in [0-9]*:*) eval f="\${${l%%:*}}"; echo "$f:${l#*:}";; esac; done;
 fi </dev/null; };
 
 # st pid: its state R, its parent P and its session S.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from execo._core.loop import Loop
 from execo.errors import CancelledError, ProcessError, Reason, SpawnError
+from execo.log import logger
 
 from .base import ENDING_SIGNALS, Exec, Sink
 from .remote_shell import Mark, command_text
@@ -35,6 +36,9 @@ PATIENCE = 10.0
 """Seconds that a host has to end a command that got a SIGKILL, or to say whether one runs that is
 not wanted any more: a frozen one never answers."""
 
+
+_NAMED = frozenset(map(int, signal.Signals))
+"""Signals with a name of their own: all but real-time ones."""
 
 _MOST_TRIES = 10
 """Channels that are asked for where nothing else runs, until that is not why there is none."""
@@ -247,6 +251,14 @@ class SshExec:
 
     def request_signal(self, number: int) -> None:
         """Ask the server itself to send a signal; not every one does."""
+        if number not in _NAMED:
+            logger.warning(
+                "%s: signal %d is not sent: it has no name by which a server can be asked for it, "
+                "and there is no guard",
+                self._host,
+                number,
+            )
+            return
         if self._signal_requests is None:
             started = self._opened + self.waited
             self._signal_requests = SignalRequests(
