@@ -122,11 +122,21 @@ class _Ways:
             return "none"
         return os.path.abspath(os.path.expanduser(os.fspath(chosen)))
 
+    def _rewritten(self, address: str) -> str:
+        assert self._rewrite is not None
+        given = self._rewrite(address)
+        try:
+            return Host(given).address
+        except (TypeError, ValueError) as exc:
+            raise ValueError(
+                f"host_rewrite_func made {given!r} of the host {address}: {exc}"
+            ) from exc
+
     def to(self, host: Host) -> tuple[str, Target]:
         """The transport and the target of one host, see :func:`connection_to`."""
         address = host.address
         if self._rewrite is not None:
-            address = Host(self._rewrite(address)).address
+            address = self._rewritten(address)
         if self._transport not in _BY_FILES:
             # One of the user's own knows by itself what ssh_options mean to it.
             target = self._plain_target(host, address, self._base)

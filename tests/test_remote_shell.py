@@ -703,7 +703,7 @@ os.waitpid(pid, 0)
         assert parse_hello(child.stdout.readline().decode())
         child.stdin.write(kill_order(1, signal.SIGTERM, runs=True).encode())
         child.stdin.flush()
-        threading.Event().wait(0.7)  # it has looked in vain by then
+        threading.Event().wait(0.3)  # it has looked in vain by then, and looks for a second more
         (tmp_path / "gate" / "open").touch()
         assert child.stdout.readline() == b"-15\n"
         child.stdin.write(ORDER_BYE.encode())
