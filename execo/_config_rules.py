@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "CONNECTION_RULES",
     "Rule",
     "Secret",
+    "can_be_sent",
     "is_words",
     "kept",
     "shown",
@@ -31,13 +33,33 @@ class Secret(str):
         return "'***'"
 
 
+def can_be_sent(text: str) -> bool:
+    """Whether a text has bytes: half a character (a lone surrogate) has none. Where this is found
+    later, the error has the text in it, and whoever waits for an answer waits in vain."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _SECRETS = frozenset({"become_password", "passphrase", "password"})
 """Connection parameters that are shown to nobody."""
 
 
+_LONGEST_SHOWN = 500
+
+
 def shown(key: object, value: object) -> str:
     """A wrong value for messages."""
-    return f"a {type(value).__name__}" if key in _SECRETS else repr(value)
+    kind = f"a {type(value).__name__}"
+    if key in _SECRETS:
+        return kind
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of thousands of digits, or what its class does
+        return kind
+    return text if len(text) <= _LONGEST_SHOWN else f"{kind}: {text[:_LONGEST_SHOWN]}..."
 
 
 def kept(key: object, value: Any) -> Any:
@@ -56,8 +78,8 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # The comparison also refuses NaN and infinity, with which no timer works.
-    return (_is_integer(value) or isinstance(value, float)) and 0 <= value < float("inf")
+    # The comparison also refuses NaN, infinity and whole numbers beyond: no timer works with them.
+    return (_is_integer(value) or isinstance(value, float)) and 0 <= value <= sys.float_info.max
 
 
 def _is_level(value: Any) -> bool:
@@ -93,7 +115,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_secret(value: Any) -> bool:
-    return isinstance(value, str) or _is_function(value)
+    return (isinstance(value, str) and can_be_sent(value)) or _is_function(value)
 
 
 def _or_none(rule: Rule) -> Rule:

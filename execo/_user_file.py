@@ -88,8 +88,8 @@ def run_file(source: bytes, path: str) -> dict[str, Any]:
         raise ConfigError(
             f"{type(exc).__name__}: {exc.msg}; {remedy}", filename=path, lineno=exc.lineno
         ) from exc
-    except ValueError as exc:  # a null byte
-        raise ConfigError(f"{exc}; {remedy}", filename=path) from exc
+    except (ValueError, RecursionError, MemoryError) as exc:  # a null byte; too deep for a parser
+        raise ConfigError(f"{str(exc) or type(exc).__name__}; {remedy}", filename=path) from exc
     namespace: dict[str, Any] = {"__name__": "execo_conf", "__file__": path}
     try:
         exec(code, namespace)

@@ -237,15 +237,18 @@ class Action(AbstractContextManager["Action"]):
 
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""
+        execution = self._execution
         if self.running:
             self.kill()
-        if self.started:
-            self.wait()
+        if execution is not None:
+            self._disown(execution)
+            wait_released(self, execution.end_latch, execution.release_latch, None)
         call_handlers(self, "reset")
         for child in self._children():
             child.reset()
-        self._execution = None
-        self._chosen = None
+        if self._execution is execution:  # else another thread was quicker, and has started it
+            self._execution = None
+            self._chosen = None
         return self
 
     def retry_failed(self) -> Self:

@@ -40,6 +40,7 @@ from typing import Any
 
 from ._config_rules import CONFIGURATION_RULES, CONNECTION_RULES, Rule, is_words, kept, shown
 from ._config_rules import Secret as Secret
+from ._config_rules import can_be_sent as can_be_sent
 from ._user_file import (
     ConfigWarning,
     default_file,
@@ -62,6 +63,7 @@ __all__ = [
     "TRACE",
     "BuiltIn",
     "ConfigWarning",
+    "Secret",
     "configuration",
     "default_connection_params",
     "default_connexion_params",
@@ -329,10 +331,15 @@ def make_connection_params(
     """
     for given in (connection_params, default_params):
         if not isinstance(given, (Mapping, type(None))):
-            raise TypeError(f"connection parameters are a dict, not {given!r}")
+            # A list of pairs would show the password that is in it.
+            got = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+            raise TypeError(f"connection parameters are a dict, not {got}")
     if default_params is None:
         default_params = default_connection_params
     params = {**_BUILTIN_CONNECTION_PARAMS, **default_params, **(connection_params or {})}
+    params = {key: kept(key, value) for key, value in params.items()}
+    # What is raised from here on has no frame of ours with a secret in it.
+    del connection_params, default_params, given
     for key, value in params.items():
         if key not in CONNECTION_RULES:
             raise TypeError(
@@ -341,8 +348,8 @@ def make_connection_params(
         test, expected = CONNECTION_RULES[key]
         if not test(value):
             got = shown(key, value)
+            del params, value
             raise ValueError(f"connection parameter {key!r}: expected {expected}, got {got}")
-        params[key] = kept(key, value)
     return params
 
 
@@ -411,7 +418,7 @@ def load_configuration(
             if not isinstance(given, Mapping):
                 line = line_with(name, source, path)
                 raise ConfigError(
-                    f"{name} must be a dict, got {given!r}", filename=path, lineno=line
+                    f"{name} must be a dict, got {shown(name, given)}", filename=path, lineno=line
                 )
             target.update(given)
         return True
@@ -443,7 +450,9 @@ def _update(
     """Put the given values into one of the two dicts, which may be the given one itself."""
     if not isinstance(given, Mapping):
         line = line_with(name, source, path)
-        raise ConfigError(f"{name} must be a dict, got {given!r}", filename=path, lineno=line)
+        raise ConfigError(
+            f"{name} must be a dict, got {shown(name, given)}", filename=path, lineno=line
+        )
     for key, value in list(given.items()):
         if key not in rules:
             target.pop(key, None)

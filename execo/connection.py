@@ -122,16 +122,27 @@ class _Ways:
             return "none"
         return os.path.abspath(os.path.expanduser(os.fspath(chosen)))
 
+    def _rewritten(self, address: str) -> str:
+        assert self._rewrite is not None
+        given = self._rewrite(address)
+        try:
+            return Host(given).address
+        except (TypeError, ValueError) as exc:
+            raise ValueError(
+                f"host_rewrite_func made {given!r} of the host {address}: {exc}"
+            ) from exc
+
     def to(self, host: Host) -> tuple[str, Target]:
         """The transport and the target of one host, see :func:`connection_to`."""
         address = host.address
         if self._rewrite is not None:
-            address = Host(self._rewrite(address)).address
+            address = self._rewritten(address)
         if self._transport not in _BY_FILES:
             # One of the user's own knows by itself what ssh_options mean to it.
             target = self._plain_target(host, address, self._base)
             if self._transport == "taktuk":
                 _refuse_secrets(target, "taktuk")
+                _refuse_for_shells(target)
             return self._transport, target
         try:
             current = self._files.current()
@@ -200,6 +211,7 @@ class _Ways:
 
     def _with_ssh(self, target: Target, why: str = "") -> tuple[str, Target]:
         _refuse_secrets(target, "openssh", why)
+        _refuse_for_shells(target)
         return "openssh", target
 
 
@@ -243,6 +255,19 @@ def _refuse_secrets(target: Target, transport: str, why: str = "") -> None:
                 f"{f' ({why})' if why else ''}, cannot use {key!r}: ssh would ask on a terminal. "
                 "Use a key or the agent there"
             )
+
+
+def _refuse_for_shells(target: Target) -> None:
+    """Raise ValueError for names that an ssh before OpenSSH 9.6 may give to a shell."""
+    from .transports.ssh_tokens import refuse_for_shells
+
+    try:
+        refuse_for_shells(target.address, target.user)
+    except ValueError as exc:
+        raise ValueError(
+            f"{target.name} cannot be reached with the ssh command: {exc}, which a ProxyCommand "
+            "would be given"
+        ) from None
 
 
 def _command(key: str, text: str) -> tuple[str, ...]:

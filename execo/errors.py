@@ -10,7 +10,7 @@
     ├── NotSupported              this transport cannot do what was asked
     ├── ProcessError              why one process could not do its work; kept, not raised
     │   ├── SpawnError            it could not be started
-    │   ├── OutputError           its output could not be read
+    │   ├── OutputError           its output could not be read, or kept
     │   ├── WriteError            its stdin could not be written
     │   └── CancelledError        it was given up before it started
     ├── ProcessesFailed           raised on request: some processes failed
@@ -157,7 +157,13 @@ class SpawnError(ProcessError):
 
 
 class OutputError(ProcessError):
-    """Reading the output of the process failed; what came before is kept."""
+    """The output of the process could not be read, or kept; what came before is kept.
+
+    Its reason is ``write``, as that of a :class:`WriteError`: the process was started, and what
+    goes in or comes out was lost. ``spawn`` would say that it has never run.
+    """
+
+    default_reason = Reason.WRITE
 
 
 class WriteError(ProcessError):

@@ -195,7 +195,7 @@ class Execution:
     def _end(self) -> None:
         if self.end_latch.fired:
             return  # in the middle of giving up the last ones
-        self.end_date = time.time()
+        self.end_date = max(time.time(), self.start_date or 0.0)  # the clock may have been set back
         if observing.observers:
             observing.tell("action_ended", self)
         self.end_latch.fire()

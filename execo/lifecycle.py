@@ -127,7 +127,10 @@ class Run(Outcome):
         if capture is None:
             capture = self._new_capture(stream)
         if capture is not None:
-            capture.append(data)
+            try:
+                capture.append(data)
+            except MemoryError as exc:
+                self.error = self.error or _cut(exc)
         if self._reading is not None:
             self._reading.add(stream, data)
         if observing.observers:
@@ -394,7 +397,8 @@ class Run(Outcome):
         self._force_timer = None
         if self.channel is not None:
             self.forced_kill = True
-            self.channel.send_signal(signal.SIGKILL)
+            if self.channel.send_signal(signal.SIGKILL) and self.state is State.RUNNING:
+                self.killed = True  # also after a signal that was not meant to end it, SIGHUP
 
     def _cancel_timers(self) -> None:
         for timer in (self._timeout_timer, self._force_timer, self._retry_timer):
@@ -408,7 +412,7 @@ class Run(Outcome):
         for stream, is_open in ((STDOUT, self._stdout_open), (STDERR, self._stderr_open)):
             if started and is_open:
                 self._close_stream(stream, False)
-        self.end_date = time.time()
+        self.end_date = max(time.time(), self.start_date or 0.0)  # the clock may have been set back
         self.state = State.ENDED
         if self._reading is not None:
             self._reading.tell()
@@ -443,10 +447,15 @@ class Run(Outcome):
         return True
 
 
-def _cut(error: OSError) -> OutputError:
-    """Some output could not be read."""
+def _cut(error: OSError | MemoryError) -> OutputError:
+    """Some output could not be read, or kept."""
     lost = error.__cause__
-    if isinstance(lost, ProcessError):
+    if isinstance(error, MemoryError):
+        own = OutputError(
+            "some of its output is lost: there is no memory for it; see max_output, and "
+            "output handlers for what need not be kept"
+        )
+    elif isinstance(lost, ProcessError):
         own = OutputError(f"some of its output is lost: {lost}", reason=lost.reason, host=lost.host)
     else:
         own = OutputError(f"some of its output could not be read: {error.strerror or error}")

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
-from .config import Secret, configuration
+from .config import Secret, can_be_sent, configuration
 from .lifecycle import kill_timeout
 from .process_base import ProcessBase
 from .process_state import ProcessArgs
@@ -115,7 +115,7 @@ class Process(ProcessBase):
             kill_timeout=kill_timeout(),
             detach=not configuration["kill_childs_at_end"] if detach is None else detach,
             relay=detach is True,
-            secret_env=self.secret_env,
+            secret_env=checked_secret_env(self.secret_env),
         )
 
 
@@ -184,7 +184,8 @@ def checked_secret_env(secret_env: Mapping[str, str] | None) -> dict[str, str] |
     """Variables with values that are shown nowhere, as a dict of their own.
 
     :raises TypeError: for what is no text; messages do not show values
-    :raises ValueError: for a name that a shell cannot export, for a NUL in a value
+    :raises ValueError: for a name that a shell cannot export, for a NUL or half a character in a
+      value
     """
     if secret_env is None:
         return None
@@ -198,4 +199,6 @@ def checked_secret_env(secret_env: Mapping[str, str] | None) -> dict[str, str] |
             raise ValueError(f"secret_env: a shell cannot export {key!r}: letters, digits and _")
         if "\0" in value:
             raise ValueError(f"secret_env: the value of {key} holds a NUL, which none can")
+        if not can_be_sent(value):
+            raise ValueError(f"secret_env: the value of {key} holds half a character (a surrogate)")
     return {key: Secret(value) for key, value in secret_env.items()}

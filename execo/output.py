@@ -57,14 +57,24 @@ class Capture:
         self._finished = False
 
     def append(self, data: bytes) -> None:
-        """Keep ``data``, as far as the limit allows."""
+        """Keep ``data``, as far as the limit allows.
+
+        :raises MemoryError: if there is no memory for it: from then on nothing more is kept
+        """
         if self._limit is not None and self.size + len(data) > self._limit:
             room = self._limit - self.size
             self.dropped += len(data) - room
             data = data[:room]
-        if data:
-            self.size += len(data)
+        if not data:
+            return
+        try:
             self._new += data
+        except MemoryError:
+            # What is kept stays a beginning without holes; the rest is counted.
+            self._limit = self.size
+            self.dropped += len(data)
+            raise
+        self.size += len(data)
 
     def finish(self) -> None:
         """Nothing more will come: an incomplete character at the end is given up."""
@@ -114,6 +124,8 @@ class Capture:
     def _decode(self) -> None:
         # An incremental decoder would copy all of it first, into more fresh memory.
         text, used = codecs.utf_8_decode(self._new, "surrogateescape", self._finished)
+        # What may fail for want of memory comes before anything is changed.
+        whole = self._text + text if self._text else text
         del self._new[:used]
         self._decoded += used
-        self._text = self._text + text if self._text else text
+        self._text = whole

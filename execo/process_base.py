@@ -71,7 +71,12 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def start(self) -> Self:
         """Start it and return. A local command runs then, or has failed; a second call does
-        nothing. Blocks no longer than the system takes to start a program."""
+        nothing. Blocks no longer than the system takes to start a program.
+
+        :raises OSError: at the first start of a script, if there are no descriptors for execo
+          itself
+        :raises RuntimeError: then, if no thread can be started; at the end of the interpreter
+        """
         if self._run is None:
             if observing.observers:
                 self._purpose = observing.label.get()
@@ -206,18 +211,23 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     def reset(self) -> Self:
         """Back to its initial state, to be started again; kills it and waits if it runs."""
+        run = self._run
         if self.running:
             self.kill()
-        if self.started:
+        if run is not None:
             # Also if it has ended: what its handlers still do belongs to this run.
-            self.wait()
+            run.disown()
+            wait_released(self, run.end_latch, run.release_latch, None)
         call_handlers(self, "reset")
         for handler in [*self.stdout_handlers, *self.stderr_handlers]:
             if isinstance(handler, ProcessOutputHandler):
                 handler.reset(self)
-        self._run = None
-        self._early_input = ()
-        self._early_outcome = NOTHING
+        with _starting:
+            if self._run is not run:
+                return self  # another thread was quicker, and has started it again
+            self._run = None
+            self._early_input = ()
+            self._early_outcome = NOTHING
         for event in (self._events or {}).values():
             if isinstance(event, threading.Event):
                 event.clear()

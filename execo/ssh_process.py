@@ -173,6 +173,6 @@ class SshProcess(ProcessBase):
             target=target,
             relay=detach is True,
             become=become,
-            secret_env=self.secret_env,
+            secret_env=checked_secret_env(self.secret_env),
             through=through,
         )

@@ -30,6 +30,9 @@ MARK = "LEAK_GUARD_OF"
 RUNTIME_THREADS = ("execo-io", "execo-start", "execo-worker-", "execo-handler-", "execo-wait")
 """Threads of the runtime, by the start of their names: they stay for the next process."""
 
+ASKED_FOR = ("EXECO_ROUNDS", "EXECO_SEED")
+"""What is left in the environment: it is for the tests, see ``rounds.py``."""
+
 RUNTIME_PROCESS = "execo-watchdog"
 """A word in the command line of the runtime's own child, which stays as well."""
 
@@ -44,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     for name in list(os.environ):
-        if name.startswith(("EXECO_", "SSH_", "XDG_")):
+        if name.startswith(("EXECO_", "SSH_", "XDG_")) and name not in ASKED_FOR:
             patch.delenv(name)
     # A suite in the background of a shell without job control (nohup, some CI) ignores Ctrl-C, and
     # every script that a test starts would, too.

@@ -21,6 +21,7 @@ import contextlib
 import gc
 import os
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 from conftest import held
 from execo import Action, Process, ProcessLifecycleHandler, transports
@@ -43,6 +46,7 @@ __all__ = [
     "check_idle",
     "io_thread_cpu",
     "left_of",
+    "pids",
     "temporary_files",
     "wait_until",
 ]
@@ -85,16 +89,26 @@ class Watch:
     def __init__(self) -> None:
         self.word = f"1000.{secrets.randbits(60):020d}"
         self.ends = Ends()
+        self._patch = pytest.MonkeyPatch()
+        self._folder = ""
         self._before: dict[Hashable, str] = {}
         self._files: set[Path] = set()
 
     def __enter__(self) -> Self:
         Process("true").run(PATIENCE)  # the runtime itself is not left behind
+        # A folder of its own: other tests that run now make files, too. Commands of other users
+        # may look up names in it.
+        self._folder = tempfile.mkdtemp(prefix="watch-")
+        os.chmod(self._folder, 0o711)
+        self._patch.setenv("TMPDIR", self._folder)
+        self._patch.setattr(tempfile, "tempdir", self._folder)
         self._before = held()
         self._files = temporary_files()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._patch.undo()
+        shutil.rmtree(self._folder, ignore_errors=True)
         for pid in left_of(self.word):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -137,7 +151,7 @@ def _processes_of(what: Action | ProcessBase) -> list[ProcessBase]:
     return [what]
 
 
-def wait_until(condition: Callable[[], bool], patience: float | None = None) -> bool:
+def wait_until(condition: Callable[[], object], patience: float | None = None) -> bool:
     """Whether it comes true within that time, ``PATIENCE`` by default."""
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     nap = threading.Event()
@@ -150,10 +164,11 @@ def wait_until(condition: Callable[[], bool], patience: float | None = None) -> 
 
 def left_of(word: str) -> list[int]:
     """The processes of this machine, without this one, that have the word in their command line."""
-    return [pid for pid in _pids() if pid != os.getpid() and word in _words(pid)]
+    return [pid for pid in pids() if pid != os.getpid() and word in _words(pid)]
 
 
-def _pids() -> Iterator[int]:
+def pids() -> Iterator[int]:
+    """All processes of this machine."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             yield int(name)
@@ -167,8 +182,8 @@ def _words(pid: int) -> str:
 
 
 def temporary_files() -> set[Path]:
-    """What lies in the folder for temporary files and may be of execo, of anybody on this
-    machine."""
+    """What lies in the folder for temporary files and may be of execo: of this run, within a
+    watch."""
     folder = Path(tempfile.gettempdir())
     return {path for path in folder.iterdir() if path.name.startswith(TEMPORARY)}
 

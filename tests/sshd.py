@@ -32,7 +32,7 @@ import pytest
 
 from execo import Host
 
-__all__ = ["RAISED", "STOCK", "RealSshd", "sshd", "stock_sshd"]
+__all__ = ["RAISED", "STOCK", "RealSshd", "descendants", "sshd", "stock_sshd"]
 
 STOCK: Mapping[str, str] = {}
 """sshd's own limits: MaxStartups 10:30:100, MaxSessions 10."""
@@ -131,8 +131,7 @@ class RealSshd:
             home.mkdir()
             # Not the locked password of useradd's default: sshd without PAM refuses such a user.
             kind = ["-o", "-u", "0"] if root else []
-            _run("useradd", *kind, "-M", "-N", "-p", "*", "-d", str(home), "-s", shell, name)
-            os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+            _add_user(name, home, *kind, "-p", "*", "-s", shell)
             self._users[Path(shell).name, root] = name
         return self._users[Path(shell).name, root]
 
@@ -148,8 +147,7 @@ class RealSshd:
         if (word, False) not in self._users:
             home = self.folder / "home" / name
             home.mkdir()
-            _run("useradd", "-M", "-N", "-d", str(home), "-s", "/bin/sh", name)
-            os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+            _add_user(name, home, "-s", "/bin/sh")
             self._users[word, False] = name
         _run("chpasswd", stdin=f"{name}:{password}\n")
         _run("chage", "-d", "0" if expired else "2026-01-01", name)
@@ -266,7 +264,7 @@ class RealSshd:
         """
         # The sessions are looked for before their parent is gone, the commands when no more can
         # come.
-        sessions = _descendants(self.pid) if self.pid else []
+        sessions = descendants(self.pid) if self.pid else []
         if self.pid:
             _kill([self.pid])
         _kill(sessions)
@@ -276,6 +274,15 @@ class RealSshd:
         self._users.clear()
         self.pid = 0
         shutil.rmtree(self.folder)
+
+
+def _add_user(name: str, home: Path, *words: str) -> None:
+    with contextlib.suppress(KeyError):
+        # Of a run that was killed, whose server had our port.
+        pwd.getpwnam(name)
+        _run("userdel", "-f", name)
+    _run("useradd", "-M", "-N", "-d", str(home), *words, name)
+    os.chown(home, pwd.getpwnam(name).pw_uid, -1)
 
 
 def _run(*command: str, cwd: Path | None = None, stdin: str = "") -> None:
@@ -294,7 +301,8 @@ def _run(*command: str, cwd: Path | None = None, stdin: str = "") -> None:
         raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr}")
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The processes below one, by whatever is between."""
     children: dict[int, list[int]] = {}
     for proc in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

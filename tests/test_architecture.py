@@ -81,13 +81,13 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.channel":    SEAM,
     "transports.session":    SEAM | rooms("transports.wire transports.channel"),
     "transports.questions":  CORE,
-    "transports.key_files":  GROUND | rooms("transports.questions"),
+    "transports.key_files":  CORE | rooms("transports.questions"),
     "transports.ssh_agent":  GROUND | rooms("transports.key_files"),
     "transports.asking":     SEAM | rooms("transports.key_files transports.questions"),
     "transports.keys":       SEAM | rooms(
         "transports.asking transports.key_files transports.ssh_agent"
     ),
-    "transports.known_hosts": SEAM,
+    "transports.known_hosts": SEAM | rooms("transports.ssh_config_match"),
     "transports.detached":   GROUND,
     "transports.last_start": SEAM,
     "transports.remote_shell": GROUND | rooms("transports.detached"),
@@ -115,7 +115,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         " transports.counters transports.upkeep transports.pooled_host"
     ),
     "transports.ssh_expired": GROUND,
-    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms("transports.ssh_expired"),
+    "transports.signal_requests": SEAM,
+    "transports.ssh_exec":   SEAM | SSH_PARTS | rooms(
+        "transports.signal_requests transports.ssh_expired"
+    ),
     "transports.ssh_lease":  SEAM | SSH_PARTS,
     "transports.inprocess":  SEAM | rooms(
         "transports transports.dial transports.dial_through transports.last_start"
@@ -215,6 +218,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "process_state":         RUN,
     "connection":            SEAM | rooms(
         "transports.ssh_config_files transports.ssh_options transports.ssh_target"
+        " transports.ssh_tokens"
     ),
     "process_base":          PROCESS,
     "local_process":         PROCESS,
@@ -269,7 +273,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.local_channel": rooms("transports.local"),
     "transports.openssh_channel": rooms("transports.openssh"),
     "transports.openssh_guard": rooms("transports.openssh transports.openssh_channel"),
-    "transports.openssh_seat": rooms("transports.openssh_channel"),
+    "transports.openssh_seat": rooms("asyncio transports.openssh_channel"),
     "transports.openssh_signals": rooms("transports.openssh_channel"),
     "transports.openssh_master": rooms("transports.openssh_masters"),
     "transports.openssh_masters": rooms("transports.openssh"),

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import execo
+import rounds
 from become_users import PASSWORD, People
 from execo import SshProcess, transports
 from execo.errors import Reason
@@ -27,8 +28,8 @@ pytest_plugins = ["become_users", "sshd"]
 
 PATIENCE = 60.0
 
-ROUNDS = int(os.environ.get("EXECO_ROUNDS", "3"))
-"""How often a script is ended in each way."""
+ROUNDS = rounds.ROUNDS * 3
+"""How often a script is ended in each way, and a command killed."""
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +184,25 @@ def test_a_kill_at_once_when_it_has_started(sshd: RealSshd, people: People) -> N
         assert process.exit_code == -signal.SIGTERM
         assert not process.forced_kill
         assert time.monotonic() - began < PATIENCE
+
+
+def test_a_kill_finds_what_is_becoming_another_program(
+    sshd: RealSshd, people: People, transport: str
+) -> None:
+    """In an exec, a process has no environment for a moment, and so no mark."""
+    again = 'exec /bin/sh -c "$0" "$0"'
+    host = people.host(sshd, "free")
+    for _ in range(ROUNDS * 3):
+        process = SshProcess(
+            f"echo there; exec /bin/sh -c '{again}' '{again}'",
+            host,
+            {"transport": transport},
+            become="root",
+        ).start()
+        process.expect("there\n")
+        process.kill().wait(PATIENCE)
+        assert process.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert not process.forced_kill
 
 
 def test_a_server_that_is_left_behind_is_left_alone(

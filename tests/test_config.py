@@ -621,3 +621,28 @@ def test_the_import_is_light() -> None:
         "/nonexistent",
     )
     assert (done.stdout, done.stderr) == ("[] 1\n", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-" * 200_000 + "1", "not " * 100_000 + "1", "a" + ".a" * 50_000],
+    ids="signs words names".split(),
+)
+def test_a_file_that_no_parser_can_read_is_an_error_of_ours(conf: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(str(write(conf, f"x = {text}")))):
+        load_configuration(str(conf))
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, Unshowable(), "x" * 10**6], ids="number object text".split()
+)
+def test_a_wrong_value_that_cannot_be_shown(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a port") as caught:
+        make_connection_params({"port": value})
+    assert f"a {type(value).__name__}" in str(caught.value)
+    assert len(str(caught.value)) < 2000

@@ -433,3 +433,10 @@ def ssh_says(*options: str) -> dict[str, str]:
     if done.returncode:
         return {}
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+@pytest.mark.parametrize("given", [None, 5, "-v"])
+def test_a_rewrite_that_gives_no_address(given: object) -> None:
+    params = make_connection_params({"host_rewrite_func": lambda name: given})
+    with pytest.raises(ValueError, match=f"host_rewrite_func made {given!r} of the host web1"):
+        connection_to(Host("web1"), params)

@@ -776,7 +776,7 @@ def test_what_cannot_be_started_gives_its_slot_back(narrow_place: Place) -> None
 
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(configuration, "term_timeout", 0.2)
+    monkeypatch.setitem(configuration, "term_timeout", 1.0)
 
 
 @over("signals")

@@ -338,7 +338,7 @@ def test_os_wait_after_our_processes_have_ended(tmp_path: Path) -> None:
     source = """
 busy()
 pids = {os.posix_spawn("/bin/true", ["true"], os.environ) for _ in range(3)}
-threading.Timer(4, os._exit, [9]).start()
+threading.Timer(30, os._exit, [9]).start()
 seen = set()
 while True:
     try:

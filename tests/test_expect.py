@@ -515,13 +515,16 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     def on_signal(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    def expect_from(thread: threading.Timer) -> None:
+        thread.start()
+        p.expect("ready", LONG)
+
     old = signal.signal(signal.SIGINT, on_signal)
     try:
         for _ in range(3):
             thread = threading.Timer(0.05, interrupt)
-            thread.start()
             with pytest.raises(KeyboardInterrupt):
-                p.expect("ready", LONG)
+                expect_from(thread)
             thread.join()
     finally:
         signal.signal(signal.SIGINT, old)

@@ -206,6 +206,7 @@ def test_reading_fails() -> None:
     assert (process.stdout, process.stdout_ioerror, process.stderr_ioerror) == ("some", True, False)
     assert (process.ok, process.exit_code) == (False, 0)
     assert process.message == "some of its output could not be read: I/O error"
+    assert process.reason is Reason.WRITE  # not spawn: it has run
 
 
 def test_one_waits_for_a_slot() -> None:

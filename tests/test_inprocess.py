@@ -198,6 +198,19 @@ def test_a_death_by_signal_is_told_as_one(host: Host) -> None:
         assert (process.killed, process.error) == (False, False)
 
 
+def test_a_signal_that_no_server_can_be_asked_for_is_told(
+    plain: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = on(plain, "echo ready; cat", {"guard": False}).start()
+    process.expect("ready", timeout=TIMEOUT)
+    process.kill(signal.SIGRTMIN + 3)
+    until(lambda: caplog.messages)
+    assert f"signal {signal.SIGRTMIN + 3} is not sent" in caplog.text
+    assert "internal error" not in caplog.text
+    process.close_stdin().wait(TIMEOUT)
+    assert process.ok
+
+
 def test_a_signal_that_ssh_has_no_name_for(plain: Host) -> None:
     process = run(plain, "echo before; kill -34 $$; sleep 1000")
     assert process.reason is Reason.SIGNAL

@@ -106,6 +106,7 @@ def test_what_ignores_term_ends_too(host: Host, tmp_path: Path, word: str, way: 
 def test_a_second_ctrl_c_does_not_wait(plain: Host, tmp_path: Path, word: str) -> None:
     source = """
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("ready", flush=True)
@@ -113,6 +114,7 @@ except KeyboardInterrupt:
     term = 'configuration["term_timeout"] = 600.0\n'
     with HostScript(tmp_path, term + STUBBORN + source, plain, word) as script:
         script.wait_ready()
+        script.wait_ready()  # and is where it catches the Ctrl-C
         script.popen.send_signal(signal.SIGINT)
         script.wait_ready()
         threading.Event().wait(1.0)

@@ -12,6 +12,7 @@ import pytest
 from execo import Host
 from execo.errors import Reason
 from execo.transports import close_idle
+from execo.transports.key_files import LoginProblem, public_file, read_key
 from remote_commands import HostScript, run
 from sshd import RealSshd
 
@@ -239,3 +240,11 @@ def test_a_key_that_is_added_later_is_used(
         assert script.popen.stdin is not None
         script.popen.stdin.write("\n")
         assert script.finish() == (0, "in\n", "")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "odd\udfff"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(LoginProblem, match=r"embedded null|can't encode"):
+        read_key(name)
+    with pytest.raises(LoginProblem, match=r"embedded null|can't encode"):
+        public_file(name)

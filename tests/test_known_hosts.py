@@ -23,6 +23,7 @@ from execo.transports import close_idle, known_hosts
 from execo.transports.base import Target
 from execo.transports.dial import known_name
 from execo.transports.known_hosts import HostKey, KnownHosts, has_authority
+from fuzzing import cheap
 from remote_commands import QUIET, TIMEOUT, HostScript, run, until
 from sshd import RealSshd
 
@@ -267,6 +268,7 @@ def test_the_name_of_a_host_in_these_files(target: Target, name: str) -> None:
 
 # -- several keys ---------------------------------------------------------------------------------
 
+ED25519 = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
 KINDS = ("ed25519", "ecdsa", "rsa")
 
 
@@ -501,3 +503,20 @@ print(Remote("true", hosts, params).run().ok)
     lines = known.read_text().splitlines()
     assert len(lines) == len(set(lines)) == 90
     assert all(line.endswith(sshd.host_key) and line.startswith("[127.0.") for line in lines)
+
+
+def test_a_pattern_with_many_stars_takes_no_time(known: Path) -> None:
+    # Each star doubled the time: one line of a file that somebody hands out, and nobody connects.
+    known.write_text(f"{'*a' * 25}b ssh-ed25519 {ED25519}\n{'*a' * 25}* ssh-ed25519 {ED25519}\n")
+    with cheap():
+        found = KnownHosts((str(known),)).keys_of("a" * 40)
+    assert [key.kind for key in found] == ["ssh-ed25519"]
+
+
+def test_names_of_any_bytes_can_be_looked_up_and_written(known: Path) -> None:
+    key = HostKey("ssh-ed25519", base64.b64decode(ED25519))
+    KnownHosts((str(known),)).write("odd\udcff", key, hashed=True)
+    KnownHosts((str(known),)).write("plain\udcff", key)
+    again = KnownHosts((str(known),))
+    assert again.keys_of("odd\udcff") == [key]
+    assert KnownHosts(("no\0name",)).keys_of("web1") == []

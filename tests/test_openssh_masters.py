@@ -203,6 +203,7 @@ def test_a_frozen_master_does_not_hold_up_commands(host: Host, tmp_path: Path) -
 
 def test_a_frozen_master_is_given_up_after_kill(host: Host) -> None:
     process = on(host, "echo ready; sleep 1000; true").start()
+    process.expect("ready", timeout=TIMEOUT)
     until(lambda: any(guard.ready for guard in transport()._live_guards))
     (master,) = masters()
     os.kill(master._channel.pid, signal.SIGSTOP)
@@ -441,9 +442,73 @@ def test_no_socket_where_every_path_is_too_long(
     assert masters() == []
 
 
-def replace_options(host: Host) -> Host:
+def test_a_target_that_is_lost_ends_nothing_of_another_on_the_same_machine(host: Host) -> None:
+    processes = [
+        on(one, "echo ready; sleep 1000; true").start() for one in (host, replace_options(host))
+    ]
+    for process in processes:
+        process.expect("ready", timeout=TIMEOUT)
+    until(lambda: sum(guard.ready for guard in transport()._live_guards) == 2)
+    lost, other = processes
+    master = next(one for one in masters() if one.target.address == host.address)
+    os.kill(master._channel.pid, signal.SIGKILL)
+    assert lost.wait(TIMEOUT).reason is Reason.CONNECT
+    threading.Event().wait(2)  # time for the guard to do harm
+    assert other.running
+    assert other.kill().wait(TIMEOUT).killed
+
+
+def test_commands_wait_for_no_guard_that_has_a_connection_of_its_own(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command of the target came when there could be no master, so the guard that it
+    wants in the end has none either; it is slow to say that it is there, and the next command has a
+    master by then."""
+    gate = tmp_path / "gate"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\ncase "$*" in *execo-guard*) while [ ! -e {gate} ]; do sleep 0.1; done;; esac\n'
+        'exec ssh "$@"\n'
+    )
+    ssh.chmod(0o755)
+    params = {"ssh": str(ssh)}
+    other = on(replace_options(host, "127.0.4"), "cat").start()
+    until(masters)
+    with monkeypatch.context() as patched:
+        patched.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 12)
+        first = on(host, "echo ready; cat", params).start()
+        first.expect("ready", timeout=TIMEOUT)
+        until(lambda: any(guard.alone for guard in transport()._live_guards))
+    second = on(host, "echo ready; cat", params).start()
+    until(lambda: len(masters()) == 2)
+    second.expect("ready", timeout=TIMEOUT)
+    gate.touch()
+    for process in (first, second, other):
+        process.close_stdin().wait(TIMEOUT)
+        assert process.ok
+
+
+def test_a_guard_that_has_no_master_does_not_go_ahead(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards stay: those of many hosts had all descriptors, and their commands waited for ever."""
+    other = on(replace_options(host, "127.0.4"), "cat").start()
+    until(masters)
+    monkeypatch.setattr("execo.transports.openssh_masters.highest_descriptor_limit", lambda: 16)
+    monkeypatch.setattr("execo.transports.openssh_channel._GUARD_AFTER", 3600)
+    process = on(host, "echo ready; sleep 1000; true").start()
+    process.expect("ready", timeout=TIMEOUT)
+    (guard,) = [one for one in transport()._live_guards if one.target.address == host.address]
+    assert guard._channel is None
+    process.kill().wait(TIMEOUT)  # which wants it
+    assert process.exit_code == -signal.SIGTERM
+    assert guard.alone
+    other.close_stdin().wait(TIMEOUT)
+
+
+def replace_options(host: Host, network: str = "127.0.3") -> Host:
     """The same host as another target, which has no master yet."""
-    return Host(host.address.replace("127.0.1", "127.0.3"), host.user, host.keyfile, host.port)
+    return Host(host.address.replace("127.0.1", network), host.user, host.keyfile, host.port)
 
 
 def test_a_folder_is_short_enough_for_sockets(
@@ -459,6 +524,17 @@ def test_a_folder_is_short_enough_for_sockets(
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700
     folder.close()
     assert not Path(path).parent.exists()
+
+
+def test_a_forked_child_does_not_take_back_what_the_watchdog_is_to_remove() -> None:
+    """The table of the watchdog is the parent's, too."""
+    taken_back: list[str] = []
+    folder = LogFolder(lambda path: lambda: taken_back.append(path))
+    path = Path(folder.file(1)).parent
+    folder.close_inherited()
+    assert taken_back == []
+    folder.close()
+    assert not path.exists()
 
 
 # -- the words ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from execo.transports.remote_shell import (
     parse_hello,
     quote,
 )
+from fuzzing import cheap
 
 LONG = 30.0
 """Seconds after which something hangs."""
@@ -513,7 +515,7 @@ def test_a_greeting_is_told_from_other_lines() -> None:
 
 def test_the_guard_is_short() -> None:
     text = guard_text("0123456789abcdef")
-    assert len(text) < 2700
+    assert len(text) < 7200  # it is in there twice
     assert text.isascii()
     assert "\n" not in text
 
@@ -522,6 +524,8 @@ def test_an_order_names_its_signal() -> None:
     assert kill_order(7, signal.SIGTERM) == "kill TERM 7\n"
     assert kill_order(0, signal.SIGUSR1) == "kill USR1 0\n"
     assert kill_order(1, 40) == "kill 40 1\n"
+    assert kill_order(3, signal.SIGTERM, runs=True) == "kill TERM 3 1\n"
+    assert kill_order(3, signal.SIGTERM, group=False, runs=True) == "lead TERM 3 1\n"
 
 
 TREES = {
@@ -589,6 +593,120 @@ def test_a_signal_comes_once_and_a_handler_may_clean_up(connection: Connection) 
     assert command.stdout is not None
     assert command.stdout.read() == b"one\nclean\n"
     assert command.wait(LONG) == 5
+
+
+AGAIN = 'exec "$SHELL" -c "$0" "$0"'
+
+
+def exec_for_ever(connection: Connection, number: int) -> subprocess.Popen[bytes]:
+    """A command that does nothing but become itself again."""
+    mark = f"{Mark(connection.nonce, number).export} "
+    child = connection.run(f"{mark}echo ready; exec /bin/sh -c '{AGAIN}' '{AGAIN}'")
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    return child
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_finds_what_is_becoming_another_program(number: signal.Signals) -> None:
+    # For a moment of each exec it has no environment, and about one look of ten is in it.
+    with connected() as connection:
+        for command in range(1, 41):
+            child = exec_for_ever(connection, command)
+            connection.order(kill_order(command, number, runs=True))
+            assert child.wait(LONG) == -number
+        connection.bye()
+
+
+@pytest.mark.parametrize("misses", [1, 2])
+@pytest.mark.parametrize("what", [0, 1])
+def test_a_signal_for_what_runs_is_not_given_up_at_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: int, misses: int
+) -> None:
+    """As if the command were in an exec at each of the first looks."""
+    (tmp_path / "misses").write_text("x\n" * misses)
+    grep = tmp_path / "grep"
+    grep.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *environ*) cd {tmp_path}; '
+        'if [ -s misses ]; then sed -i 1d misses; exit 1; fi; cd "$OLDPWD";; esac\n'
+        'exec /bin/grep "$@"\n'
+    )
+    grep.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with connected(first=CAT if what == 0 else None) as connection:
+        command = connection.first if what == 0 else connection.command(what, CAT)
+        assert command is not None
+        connection.order(kill_order(what, signal.SIGTERM, runs=True))
+        assert command.wait(LONG) == -signal.SIGTERM
+        connection.bye()
+
+
+def test_a_signal_for_what_is_not_there_holds_up_nothing(connection: Connection) -> None:
+    command = connection.command(2, CAT)
+    orders = [kill_order(number, signal.SIGTERM, runs=True) for number in (7, 8, 9, 2)]
+    connection.order(*orders)
+    assert command.wait(LONG) == -signal.SIGTERM
+    connection.bye()
+
+
+def test_a_small_grep_is_not_started_for_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with many of them an order took half a minute."""
+    grep = tmp_path / "grep"
+    grep.write_text(
+        f'#!/bin/sh\necho >>{tmp_path}/calls\ncase $1 in -a*) exit 1;; esac\nexec /bin/grep "$@"\n'
+    )
+    grep.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with connected() as connection:
+        command = connection.command(1, CAT)
+        connection.order(kill_order(1, signal.SIGTERM, runs=True))
+        assert command.wait(LONG) == -signal.SIGTERM
+        connection.bye()
+    # Two for each look, of which there are some.
+    assert len((tmp_path / "calls").read_text()) < 20
+
+
+def test_what_the_server_has_yet_to_start_gets_its_signal(tmp_path: Path) -> None:
+    """The server says that a command runs when it has forked, and becomes its shell later."""
+    (tmp_path / "gate").mkdir()
+    server = """
+import os, sys, time
+guard, command, gate = sys.argv[1:]
+first = os.fork()
+if not first:
+    os.setsid()
+    os.open("/dev/null", os.O_RDONLY)
+    while not os.path.exists(gate + "/open"):
+        time.sleep(0.01)
+    os.execv("/bin/sh", ["sh", "-c", command])
+pid = os.fork()
+if not pid:
+    os.setsid()
+    os.execv("/bin/sh", ["sh", "-c", guard])
+print(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]), flush=True)
+os.waitpid(pid, 0)
+"""
+    nonce = secrets.token_hex(8)
+    command = command_text("sleep 1000; true", mark=Mark(nonce, 1), posix=True)
+    words = [sys.executable, "-c", server, guard_text(nonce, first=False), command]
+    with subprocess.Popen(
+        [*words, str(tmp_path / "gate")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert parse_hello(child.stdout.readline().decode())
+        child.stdin.write(kill_order(1, signal.SIGTERM, runs=True).encode())
+        child.stdin.flush()
+        threading.Event().wait(0.3)  # it has looked in vain by then, and looks for a second more
+        (tmp_path / "gate" / "open").touch()
+        assert child.stdout.readline() == b"-15\n"
+        child.stdin.write(ORDER_BYE.encode())
 
 
 def test_other_signals_do_not_wake_what_is_stopped(connection: Connection) -> None:
@@ -753,3 +871,12 @@ def test_a_command_on_a_terminal_ends_with_its_client(connection: Connection) ->
         child.wait(LONG)
     finally:
         os.close(ours)
+
+
+def test_blanks_in_a_hello_take_no_time() -> None:
+    # It is read on the I/O thread: a host could have held up all others.
+    with cheap():
+        for _ in range(3):
+            said = "execo-guard 1 " * 2500 + " linux" * 2500 + " " * 20_000
+            assert parse_hello(f"{said}x") is None
+            assert parse_hello(said) is not None

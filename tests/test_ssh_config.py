@@ -14,6 +14,7 @@ import pytest
 from execo.errors import SshConfigError
 from execo.transports.ssh_config import Hop, HostSettings, SshConfig
 from execo.transports.ssh_config_keywords import ALIASES, KEYWORDS, Use
+from fuzzing import cheap
 from ssh_dump import as_dump, dump, taken
 
 Look = Callable[..., HostSettings]
@@ -476,3 +477,13 @@ def test_ten_thousand_hosts_are_looked_up_in_a_blink(look: Look, file: Path) -> 
     names = {config.lookup(f"web{i}").hostname for i in range(10000)}
     assert len(names) == 10000
     assert config.lookup("a7").hostname == "10.0.0.7"
+
+
+def test_patterns_with_many_stars_take_no_time(look: Look, file: Path) -> None:
+    # Each star doubled the time.
+    stars = "*a" * 25
+    file.write_text(f"Host {stars}b\n  Port 1\nMatch user {stars}b\n  Port 2\n"
+                    f"Host {stars}*\n  Port 3\n")  # fmt: skip
+    with cheap():
+        settings = SshConfig.load_file(str(file)).lookup("a" * 40, user="a" * 40)
+    assert settings.port == 3

@@ -11,10 +11,12 @@ from execo.errors import Reason
 from execo.transports.base import Target
 from execo.transports.ssh_messages import (
     SSH_FAILED,
+    MasterEvent,
     SshLog,
     diagnose,
     failure,
     place,
+    read_event,
     read_log,
 )
 
@@ -94,6 +96,7 @@ EXIT = (
     "debug1: clientloop.c:client_input_channel_req():1821 (pid=7): "
     "client_input_channel_req: channel 0 rtype exit-{} reply 0"
 )
+END = "nchan.c:chan_rcvd_ieof():257 (pid=7): channel 0: rcvd eof"
 
 
 def test_the_log_says_how_far_it_came() -> None:
@@ -103,6 +106,17 @@ def test_the_log_says_how_far_it_came() -> None:
     assert ended == SshLog(accepted=True, exited=True)
     died = read_log(f"debug2: {FORCED}\n{EXIT.format('signal')}\n")
     assert died == SshLog(accepted=True, exited=True, by_signal=True)
+    whole = read_log(f"{EXIT.format('status')}\ndebug2: {END}\n")
+    assert whole == SshLog(exited=True, complete=True)
+
+
+@pytest.mark.parametrize("status", [0, 3 << 8, SSH_FAILED])
+def test_output_that_is_lost_behind_an_exit(status: int) -> None:
+    log = SshLog(("client_loop: send disconnect: Broken pipe",), accepted=True, exited=True)
+    error = failure(WEB1, status, log, [], follows=True)
+    assert error is not None
+    assert error.reason is Reason.CONNECT
+    assert "was lost: client_loop: send disconnect" in str(error)
 
 
 def test_the_log_leaves_out_what_is_no_trouble() -> None:
@@ -121,7 +135,7 @@ def test_a_command_that_speaks_of_its_exit_is_not_believed() -> None:
 
 
 def test_what_the_command_itself_exits_with_is_no_failure() -> None:
-    exited = SshLog(accepted=True, exited=True)
+    exited = SshLog(accepted=True, exited=True, complete=True)
     assert failure(WEB1, SSH_FAILED, exited, ["Permission denied"], follows=True) is None
     assert failure(WEB1, 3 << 8, SshLog(), [], follows=True) is None
     assert failure(WEB1, SSH_FAILED, SshLog(), ["Permission denied"], follows=False) is None
@@ -176,3 +190,16 @@ def test_an_ssh_that_somebody_has_killed_is_a_lost_connection() -> None:
 def test_a_place_says_no_more_than_there_is() -> None:
     assert place(Target("10.0.0.1")) == "10.0.0.1"
     assert place(WEB1) == "web1 (address 10.0.0.1, user ann, port 2222)"
+
+
+def test_a_real_time_signal_has_no_name() -> None:
+    error = failure(WEB1, 40, SshLog(), [], follows=True)
+    assert error is not None
+    assert error.reason is Reason.CONNECT
+    assert "(signal 40)" in str(error)
+
+
+def test_a_number_of_any_length_is_no_channel() -> None:
+    line = "clientloop.c:client_session2_setup():1 (pid=7): id "
+    assert read_event(f"{line}7") == (MasterEvent.SESSION, 7, "")
+    assert read_event(f"{line}{'7' * 5000}") is None

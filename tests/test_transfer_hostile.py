@@ -22,7 +22,10 @@ from execo.transfer import Get, Put, unpack
 from execo.transfer import download as transfer_download
 from execo.transfer import process as transfer_process
 from execo.transfer import send as transfer_send
+from execo.transfer.request import Found
+from execo.transfer.rsync import _get_words
 from execo.transfer.texts import TRAILER
+from fuzzing import cheap
 from local_hosts import FolderHosts
 
 pytest_plugins = ["local_hosts"]
@@ -441,3 +444,38 @@ def test_a_script_that_ends_while_it_unpacks(hosts: FolderHosts) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=50, check=False)
     assert done.stdout == "unpacking\n", done.stderr
     assert os.listdir("to") == []
+
+
+@pytest.mark.parametrize("header", ["3 644 inf", "3 644 1e300", "-1 644 0", "3 9 0", "3 644 1_0"])
+def test_a_header_with_numbers_that_cannot_be(
+    hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    (hosts.home("web1") / "sent").write_bytes(f"execo-get file {header}\nn\0abc".encode())
+    answering(monkeypatch, "cat", "sent")
+    process = Get(hosts("web1"), "x", "to").run().processes[0]
+    assert process.reason is Reason.WRITE
+    assert f"a header that cannot be understood: b'execo-get file {header}'" in process.message
+    assert not Path("to").exists()
+
+
+def test_attributes_that_cannot_be(hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def member(**attributes: str) -> bytes:
+        one = tarfile.TarInfo("f")
+        one.pax_headers = attributes
+        return archive_of((one, b"data"))
+
+    assert sent(hosts, monkeypatch, member(mtime="1700000000.5")).ok
+    for value in ("inf", "nan", "1e300"):
+        assert "a time that cannot be" in sent(hosts, monkeypatch, member(mtime=value)).message
+    with cheap():  # a row of digits would have kept one thread for minutes
+        process = sent(hosts, monkeypatch, member(comment="1" * 500_000))
+    assert "attributes with 500000 digits in a row" in process.message
+
+
+def test_many_names_take_no_time(tmp_path: Path) -> None:
+    found = [Found(str(number), 1) for number in range(50_000)]
+    with cheap():
+        words = _get_words(f"{tmp_path}/to/", found)
+    assert len(words) > 50_000
+    with pytest.raises(ValueError, match="'7' is there twice"):
+        _get_words(f"{tmp_path}/to/", [*found, Found("7", 1)])

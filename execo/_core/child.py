@@ -21,7 +21,14 @@ from collections.abc import Callable, Mapping, Sequence
 from .loop import Loop, owned
 from .stream import Descriptor
 
-__all__ = ["USE_PIDFD", "Child", "raise_descriptor_limit", "spawn"]
+__all__ = [
+    "USE_PIDFD",
+    "Child",
+    "descriptors_of_a_child",
+    "highest_descriptor_limit",
+    "raise_descriptor_limit",
+    "spawn",
+]
 
 USE_PIDFD = hasattr(os, "pidfd_open")
 """Whether children are watched through pidfds; a test switches it off."""
@@ -45,6 +52,18 @@ def raise_descriptor_limit() -> int:
             _inherited_limit = soft
             return hard
     return soft
+
+
+def highest_descriptor_limit() -> int:
+    """The limit of open descriptors of this process, once it is raised."""
+    return max(resource.getrlimit(resource.RLIMIT_NOFILE))
+
+
+def descriptors_of_a_child() -> int:
+    """How many descriptors a child may open: its soft limit."""
+    if _inherited_limit is not None:
+        return _inherited_limit
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Child:
@@ -285,14 +304,30 @@ class _Poller:
         self._changed = threading.Condition()
         self._children: dict[int, Callable[[], object]] = {}
         self._thread: threading.Thread | None = None
+        self._looks = False  # on the I/O thread
 
     def watch(self, pid: int, on_exit: Callable[[], object]) -> None:
         with self._changed:
             self._children[pid] = on_exit
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="execo-wait", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    # No thread can be started: the I/O thread looks itself, until one can.
+                    self._thread = None
+                    if not self._looks:
+                        self._looks = True
+                        self._loop.call_later(_POLL_INTERVAL, self._look_here)
             self._changed.notify()
+
+    def _look_here(self) -> None:
+        self._looks = False
+        with self._changed:
+            self._look()
+            left = next(iter(self._children.items()), None)
+        if left is not None:
+            self.watch(*left)
 
     def _run(self) -> None:
         # Waiting for any child would take those of other parts of the program; waiting for each
@@ -302,9 +337,12 @@ class _Poller:
                 while not self._children:
                     self._changed.wait()
                 self._changed.wait(_POLL_INTERVAL)
-                for pid in list(self._children):
-                    if _has_exited(pid):
-                        self._loop.call_soon(self._children.pop(pid))
+                self._look()
+
+    def _look(self) -> None:
+        for pid in list(self._children):
+            if _has_exited(pid):
+                self._loop.call_soon(self._children.pop(pid))
 
 
 def _has_exited(pid: int) -> bool:

@@ -55,7 +55,11 @@ class Loop:
         self._stopped = False
         self.poller: Any = None  # what watches children where the system has no pidfds
         self._selector = selectors.DefaultSelector()
-        self._aio = _new_event_loop(self._selector)
+        try:
+            self._aio = _new_event_loop(self._selector)
+        except BaseException:
+            self._selector.close()  # no more descriptors: those that it has had are given back
+            raise
         self._aio.set_debug(False)
         self._aio.set_exception_handler(_log_internal_error)
         # Methods of the asyncio loop, for the I/O thread only.
@@ -66,7 +70,11 @@ class Loop:
         self.call_later = self._aio.call_later
         self.time = self._aio.time
         self._thread = threading.Thread(target=self._run, name="execo-io", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._aio.close()
+            raise
 
     # -- from any thread ----------------------------------------------------------------------
 

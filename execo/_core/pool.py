@@ -107,6 +107,7 @@ class Pool:
     :param kept: how many are started at once and never end
     :param fallback: does the work when no thread can be started: out of memory, or at the end of
       the interpreter, which allows no new ones
+    :raises RuntimeError: if those that are kept cannot be started
     """
 
     def __init__(
@@ -126,7 +127,8 @@ class Pool:
         self._watched = False
         self._number = 0
         for _ in range(kept):
-            self._add_thread()
+            if not self._add_thread():
+                raise RuntimeError("can't start new thread")
 
     def submit(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function(*args)`` on a thread, beside all else."""

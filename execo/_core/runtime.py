@@ -18,6 +18,7 @@ from execo.log import logger
 from .locks import fork_gate, new_lock
 from .loop import Loop, owned
 from .pool import Pool, Strand, leave_strand
+from .room import NO_ROOM
 from .starter import Starter, deferring_interrupts
 
 __all__ = ["Runtime", "current_runtime", "get_runtime"]
@@ -47,7 +48,11 @@ class Runtime:
         self.loop = Loop()
         # Apart from user code, whose handlers may hold up each other, but not us. One thread is
         # there from the start: at the end of the interpreter none can be added.
-        self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
+        try:
+            self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
+        except RuntimeError:
+            self.loop.stop()
+            raise
         self.pool = Pool(self.loop, "execo-handler", HANDLER_THREADS, fallback=self.workers)
         self.questions = Strand(self.pool, lambda: "the questions for secrets")
         self.sweeper = Strand(self.workers, lambda: "the search for left processes")
@@ -116,6 +121,10 @@ class Runtime:
 
 
 _TOO_LATE = "the interpreter is exiting: no process can be started"
+_NO_THREAD = (
+    "execo needs some of its own; end others, or raise the limit (ulimit -u), and start again"
+)
+_NO_DESCRIPTOR = "execo needs some; close others, or raise the limit (ulimit -n), and start again"
 _lock = new_lock()
 _current: Runtime | None = None
 _left_behind: list[Runtime] = []
@@ -128,7 +137,9 @@ def get_runtime(switch_interval: float | None = None) -> Runtime:
 
     :param switch_interval: seconds for ``sys.setswitchinterval`` if this call starts it; None
       leaves the interpreter's setting alone
-    :raises RuntimeError: at the end of the interpreter, when nothing can be started any more
+    :raises RuntimeError: at the end of the interpreter, when nothing can be started any more; if
+      its threads cannot be started
+    :raises OSError: if there are no descriptors for it. It can be called again
     """
     runtime = _current
     return runtime if runtime is not None else _start(switch_interval)
@@ -157,7 +168,11 @@ def _start(switch_interval: float | None) -> Runtime:
                 # Python 3.12 and later start no thread any more when they say so.
                 if "shutdown" in str(exc):
                     raise RuntimeError(_TOO_LATE) from exc
-                raise
+                raise RuntimeError(f"{exc}: {_NO_THREAD}") from exc
+            except OSError as exc:
+                if exc.errno not in NO_ROOM:
+                    raise
+                raise OSError(exc.errno, f"{os.strerror(exc.errno)}: {_NO_DESCRIPTOR}") from exc
         return _current
 
 

@@ -6,16 +6,20 @@ running children, a file without a name that both share, and ends them: TERM, ha
 Keeping the table costs three small writes a process and wakes nobody.
 
 It ends what was running, with everything in the sessions of these children. What a process that
-had ended left behind on purpose is not in the table any more.
+had ended left behind on purpose is not in the table any more. Then it removes the temporary files
+and folders that are in the table.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import re
 import subprocess
 import tempfile
+from collections import defaultdict
 
 from .stream import Descriptor
 
@@ -23,7 +27,9 @@ __all__ = ["Watchdog"]
 
 # A slot holds one word: nothing, the pid of a child (the leader of its session), or "pipe:N" for
 # one whose pid is not known yet: the script may die between the fork and the note of its result,
-# and then the pipe that is the child's stderr tells which process it was.
+# and then the pipe that is the child's stderr tells which process it was. "path:NAME:" is a file or
+# folder, in as many slots as it takes. Without its end it was cut short by the script's, and is
+# passed over: to remove another name would be worse.
 SLOT = 32
 _FREE = b" " * (SLOT - 1) + b"\n"
 
@@ -36,16 +42,20 @@ SCRIPT = r"""
 trap '' HUP INT TERM QUIT PIPE TSTP
 read -r line && exit 0            # an orderly end says so first
 exec 3<&1 1>/dev/null 2>&1
-sessions=
+sessions= paths=
 for word in $(cat <&3); do
     case $word in
+    path:*:) word=${word#path:}
+        paths="$paths ${word%:}"
+        continue ;;
+    path:*) continue ;;
     pipe:*) inode=${word#pipe:}
         word=$(ls -l /proc/[0-9]*/fd/2 |
             sed -n "s,.* /proc/\([0-9]*\)/fd/2 -> pipe:\[$inode\]\$,\1,p") ;;
     esac
     for pid in $word; do sessions="$sessions $pid"; done
 done
-[ -n "$sessions" ] || exit 0
+[ -n "$sessions$paths" ] || exit 0
 sessions="$sessions "
 members() {                       # every process of these sessions, where /proc tells
     cat /proc/[0-9]*/stat |
@@ -54,12 +64,20 @@ members() {                       # every process of these sessions, where /proc
         case $sessions in *" $session "*) echo "$pid" ;; esac
     done
 }
-for signal in TERM KILL; do
+[ "$sessions" = " " ] || for signal in TERM KILL; do
     for pid in $sessions; do kill -s $signal -- -$pid; done
     for pid in $(members); do kill -s $signal $pid; done
     [ $signal = KILL ] || sleep 0.5 || sleep 1
 done
+for path in $paths; do            # the point keeps line feeds at the end
+    path=$(printf %s "$path" | sed 's/%/\\0/g')
+    path=$(printf %b. "$path")
+    path=${path%.}
+    case ${path##*/} in execo-*|.execo-*) rm -rf "$path" ;; esac
+done
 """
+
+_CODED = re.compile(rb"[^A-Za-z0-9/._-]")
 
 
 class Watchdog:
@@ -72,6 +90,8 @@ class Watchdog:
     def __init__(self) -> None:
         self._free: list[int] = []
         self._new = itertools.count()  # next() is atomic, += is not
+        self._free_runs: defaultdict[int, list[int]] = defaultdict(list)  # length -> first slots
+        self._closing = False
         if hasattr(os, "memfd_create"):
             self._table = Descriptor(os.memfd_create("execo-children", os.MFD_CLOEXEC))
         else:
@@ -90,7 +110,8 @@ class Watchdog:
                 env={**os.environ, "LC_ALL": "C", "EXECO_SCRIPT": SCRIPT},
                 start_new_session=True,
             )
-            starter.wait()
+            if starter.wait():
+                raise BlockingIOError(errno.EAGAIN, "its shell could not fork")
         except OSError:
             self._table.close()
             if ours >= 0:
@@ -119,18 +140,47 @@ class Watchdog:
         self._note(slot, b"")
         self._free.append(slot)
 
+    def claim_path(self, path: str) -> tuple[int, int]:
+        """Slots for a file or folder that is removed if the script is lost: the first, and how
+        many. Its name has to begin with ``execo-`` or ``.execo-``."""
+        coded = _CODED.sub(lambda found: b"%%%03o" % ord(found[0]), os.fsencode(path))
+        word = b"path:%s:" % coded
+        count = len(word) // SLOT + 1
+        try:
+            slot = self._free_runs[count].pop()
+        except IndexError:
+            slots = [next(self._new) for _ in range(count)]
+            while slots[-1] - slots[0] != count - 1:  # another thread has taken one in between
+                self._free += slots
+                slots = [next(self._new) for _ in range(count)]
+            slot = slots[0]
+        self._note(slot, word, count)
+        return slot, count
+
+    def release_path(self, slot: int, count: int) -> None:
+        """It is gone, or stays."""
+        self._note(slot, b"", count)
+        self._free_runs[count].append(slot)
+        if self._closing:
+            self.close()
+
     def close(self) -> None:
         """Send the watchdog away, which then ends nobody.
 
         If a child is in the table all the same, in the middle of its start for one, the watchdog
-        is left to do its work.
+        is left to do its work. If only files are, it leaves when these are gone.
         """
+        self._closing = True
         with contextlib.suppress(OSError):
-            if not os.pread(self._table.fd, os.fstat(self._table.fd).st_size, 0).strip():
+            words = os.pread(self._table.fd, os.fstat(self._table.fd).st_size, 0).split()
+            if words and all(word.startswith(b"path:") for word in words):
+                return
+            if not words:
                 os.write(self._line.fd, b"bye\n")
         self._line.close()
         self._table.close()
 
-    def _note(self, slot: int, word: bytes) -> None:
+    def _note(self, slot: int, word: bytes, count: int = 1) -> None:
         if self._table.open:
-            os.pwrite(self._table.fd, word.ljust(SLOT - 1) + b"\n" if word else _FREE, slot * SLOT)
+            text = word.ljust(count * SLOT - 1) + b"\n" if word else _FREE * count
+            os.pwrite(self._table.fd, text, slot * SLOT)

@@ -105,7 +105,8 @@ class BecomeGuard:
 
     def kill(self, user: BecomeChannel, number: int, command: int, *, group: bool) -> None:
         """Have a signal sent to ``command``, as soon as the guard is there."""
-        text = kill_order(command, number, group=group)
+        runs = user.runs and not user.exited_there
+        text = kill_order(command, number, group=group, runs=runs)
         if not self.target.options.guard or (self._visit is None and self._transport.closed):
             user.signal_inner(number)
             return

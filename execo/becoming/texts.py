@@ -27,6 +27,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from execo.config import can_be_sent
 from execo.transports.base import Become, Exec
 from execo.transports.remote_shell import MARK, Mark, script_text
 
@@ -41,6 +42,9 @@ __all__ = [
 
 _LINE = 800
 """Bytes of one line of an order: a terminal takes up to 4095 at a time."""
+
+_LONGEST_PROMPT = 4096
+"""Bytes with which su and doas may ask."""
 
 # All but what a shell, printf, a terminal or the end of the order could take for something else.
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/=:, -")
@@ -153,11 +157,16 @@ def _program(become: Become, marks: Marks, script: str) -> list[str]:
     return ["su", "-s", *shell, "--", become.user]
 
 
-def find_prompt(become: Become, marks: Marks, said: bytes) -> bool:
+def find_prompt(become: Become, marks: Marks, said: bytes | bytearray, looked: int = 0) -> bool:
     """Whether the program waits for a password, after it has ``said`` this since hello or since
-    the last answer."""
+    the last answer.
+
+    :param looked: bytes of it in which the prompt of sudo does not begin
+    """
     if become.method == "sudo":
-        return marks.prompt.encode() in said
+        return said.find(marks.prompt.encode(), looked) >= 0
+    if len(said) > _LONGEST_PROMPT:
+        return False  # looking at all of it again with each byte would take for ever
     if become.method == "doas":
         return bool(re.fullmatch(rb"\s*doas \([^()\r\n]*\) password: ?", said))
     return bool(re.fullmatch(rb"\s*Password: ?", said))
@@ -187,10 +196,13 @@ def order(request: Exec, *, echo: bool) -> bytes:
     env = {name: value for name, value in (request.env or {}).items() if name not in secrets}
     # Users that nobody logs in as have a shell that says so.
     script = "unset execo_c execo_l; case ${SHELL##*/} in nologin|false) SHELL=/bin/sh;; esac; "
+    # What can fail comes before the secrets do: an error keeps what was known where it was raised.
+    rest = "stty echo; " if echo else ""
+    rest += script_text(request.command, cwd=request.cwd, env=env, relay=request.relay)
+    end = rest.encode("utf-8", "surrogateescape")
     script += "".join(_export(name, value) for name, value in secrets.items())
-    script += "stty echo; " if echo else ""
-    script += script_text(request.command, cwd=request.cwd, env=env, relay=request.relay)
-    code = b"".join(map(_CODED.__getitem__, script.encode("utf-8", "surrogateescape")))
+    begin = script.encode("utf-8", "surrogateescape")
+    code = b"".join(map(_CODED.__getitem__, begin + end))
     lines = [code[start : start + _LINE] for start in range(0, len(code), _LINE)]
     return b"\n".join([*lines, b".", b""])
 
@@ -208,4 +220,6 @@ def check_password(password: object) -> str:
         raise ValueError(f"the password is no text, but of type {type(password).__name__}")
     if "\n" in password or "\r" in password or "\0" in password:
         raise ValueError("the password holds a line feed or a NUL, which none can")
+    if not can_be_sent(password):
+        raise ValueError("the password holds half a character (a surrogate), which none can")
     return password

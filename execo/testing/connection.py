@@ -20,6 +20,8 @@ from paramiko.common import (
     OPEN_FAILED_CONNECT_FAILED,
     OPEN_FAILED_UNKNOWN_CHANNEL_TYPE,
     OPEN_SUCCEEDED,
+    cMSG_CHANNEL_FAILURE,
+    cMSG_CHANNEL_SUCCESS,
 )
 
 from .forward import carry, is_here
@@ -94,8 +96,13 @@ class Connection(paramiko.Transport):
         kind = message.get_text()
         session = self._may.sessions.get(channel.get_id())
         if kind == "signal" and session is not None:
-            message.get_boolean()  # no reply is ever wanted
-            session.send_signal(message.get_text())
+            wants_reply = message.get_boolean()
+            done = session.send_signal(message.get_text())
+            if wants_reply:
+                reply = paramiko.Message()
+                reply.add_byte(cMSG_CHANNEL_SUCCESS if done else cMSG_CHANNEL_FAILURE)
+                reply.add_int(channel.remote_chanid)
+                self._send_user_message(reply)  # type: ignore[attr-defined]
             return
         message.packet.seek(place)
         paramiko.Channel._handle_request(channel, message)  # type: ignore[attr-defined]

@@ -124,10 +124,13 @@ class Session:
         for thread in self._threads.values():
             thread.start()
 
-    def send_signal(self, name: str) -> None:
-        """Signal the command and all that it started in its session, as sshd does."""
-        if name in _ACCEPTED and self._popen is not None:
-            self._signal_group(signal.Signals[f"SIG{name}"])
+    def send_signal(self, name: str) -> bool:
+        """Signal the command and all that it started in its session, as sshd does; False if that
+        signals nothing."""
+        if name not in _ACCEPTED or self._popen is None:
+            return False
+        self._signal_group(signal.Signals[f"SIG{name}"])
+        return True
 
     def close(self, answer: Callable[[], object]) -> None:
         """The client has closed the channel. ``answer`` closes it for the client, which hears of

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from execo import transports
 from execo.config import configuration
 from execo.errors import OutputError, ProcessError, Reason, SpawnError
 from execo.output import STDOUT
@@ -26,7 +28,9 @@ class Download(Relay):
 
     def __init__(self, transport: TransferTransport, request: Transfer, sink: Sink) -> None:
         super().__init__(transport, request, sink)
-        self._incoming = Incoming(request.location)
+        self._incoming = Incoming(
+            request.location, partial(transports.guard_path, transport.runtime)
+        )
         self._decoder = Decoder() if request.one_line else None
         self._waiting = 0  # bytes that are not stored yet
         self._seen = 0
@@ -39,6 +43,7 @@ class Download(Relay):
         self._placed = False  # it has put into place what has come, and
         self._local_end = False  # has ended
         self._told = False
+        self._lost: ProcessError | None = None  # the connection, before all had come
         self._stopped_by: int | None = None  # a signal
         self._exit: tuple[int | None, ProcessError | None] | None = None
         self._drain_timeout = float(configuration["drain_timeout"])
@@ -68,6 +73,8 @@ class Download(Relay):
     def on_eof(self, stream: int, error: OSError | None) -> None:
         self._sink.on_eof(stream, error)
         if stream == STDOUT:
+            if error is not None and isinstance(error.__cause__, ProcessError):
+                self._lost = error.__cause__
             self._eof = True
             if self._exit is not None:
                 self._settle()
@@ -190,6 +197,12 @@ class Download(Relay):
             self._loop.call_soon(self._finished, error, placed)
 
     def _finished(self, error: ProcessError | None, placed: bool) -> None:
+        lost = self._lost
+        if error is not None and lost is not None:
+            # That is why it is not complete, whatever the exit of the script has said.
+            own = OutputError(f"{error}: {lost}", reason=lost.reason, host=lost.host)
+            own.__cause__ = lost
+            error = own
         self._error = self._error or error
         self._placed, self._local_end = placed, True
         self._transport.remove(self)

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+from collections.abc import Callable
 from typing import IO
 
 from .texts import HEADER, TRAILER, is_folder_name, temporary_name
-from .unpack import Cancelled, Tree, is_special, open_private, open_special
+from .unpack import Cancelled, Tree, followed, is_special, open_private, open_special
 
 __all__ = ["Incoming", "checked_name"]
 
 _MOST_NOISE = 256 * 1024
+
+_FILE = rb"file (-|\d{1,18}) ([0-7]{1,10}) (-?\d{1,18}(?:\.\d{1,18})?)"
+"""What the header says of one file: its size, its permissions, its time."""
+
+_LONGEST_SHOWN = 200
 
 
 class Incoming:
@@ -33,10 +40,13 @@ class Incoming:
     - ``full``: a file has come whole, as its size says; ``surplus``: more than that has come
 
     :param location: where to: an absolute path; see :class:`~execo.transfer.Get`
+    :param guard_path: has a path removed if the script is lost, until what it returns is called
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, guard_path: Callable[[str], Callable[[], object]]) -> None:
         self._location = location
+        self._guard_path = guard_path
+        self._guarded: list[Callable[[], object]] = []
         self._head = b""
         self._file: IO[bytes] | None = None
         self._tar = False
@@ -105,6 +115,15 @@ class Incoming:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             self._temporary = ""
+        while self._guarded:
+            self._guarded.pop()()
+
+    def _temporary_in(self, folder: str) -> str:
+        """A name for what is not complete yet. Until :meth:`close` it is removed if the script is
+        lost."""
+        path = os.path.join(folder, temporary_name())
+        self._guarded.append(self._guard_path(path))
+        return path
 
     def _check(self) -> None:
         if self.cancelled:
@@ -125,11 +144,13 @@ class Incoming:
             if len(data) > _MOST_NOISE:
                 raise ValueError("it sent something else than what was asked for")
             return data
-        if len(words) != 4 or words[0] != b"file":
-            raise ValueError(f"it sent a header that cannot be understood: {data[start:end]!r}")
-        self.size = None if words[1] == b"-" else int(words[1])
-        self._mode = int(words[2], 8) & 0o777
-        self._mtime = float(words[3])
+        found = re.fullmatch(_FILE, b" ".join(words))
+        if found is None:
+            header = data[start : min(end, start + _LONGEST_SHOWN)]
+            raise ValueError(f"it sent a header that cannot be understood: {header!r}")
+        self.size = None if found[1] == b"-" else int(found[1])
+        self._mode = int(found[2], 8) & 0o777
+        self._mtime = float(found[3])
         self._begin_file(os.fsdecode(data[end + 1 : past]))
         return data[past + 1 :]
 
@@ -139,20 +160,20 @@ class Incoming:
             place = os.path.join(place, checked_name(name))
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
-        place = os.path.realpath(place)
+        place = followed(place)
         folder = os.path.dirname(place)
         os.makedirs(folder, exist_ok=True)
         self._place = place
         if is_special(place):
             self._file = open_special(place)
             return
-        self._temporary = os.path.join(folder, temporary_name())
+        self._temporary = self._temporary_in(folder)
         self._file = open(self._temporary, "xb", opener=open_private)  # noqa: SIM115
 
     def _begin_tar(self) -> None:
         os.makedirs(self._location, exist_ok=True)
         self._tar = True
-        self._temporary = os.path.join(self._location, temporary_name())
+        self._temporary = self._temporary_in(self._location)
         self._file = open(self._temporary, "x+b", opener=open_private)  # noqa: SIM115
 
     # -- archives -----------------------------------------------------------------------------
@@ -160,7 +181,7 @@ class Incoming:
     def _unpack(self) -> None:
         assert self._file is not None
         self._file.seek(0)
-        folder = os.path.join(self._location, temporary_name())
+        folder = self._temporary_in(self._location)
         os.mkdir(folder, 0o700)
         try:
             tree = Tree(folder, self._check)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +18,7 @@ from .receive import checked_name
 from .request import Found, Transfer
 from .send import Package
 from .texts import is_folder_name, rsync_get_command, rsync_put_command, too_long
-from .unpack import is_special
+from .unpack import followed, is_special
 
 __all__ = ["RsyncGetProcess", "RsyncPutProcess"]
 
@@ -135,8 +136,8 @@ def _get_words(location: str, found: list[Found]) -> tuple[str, ...]:
     :raises ValueError: the host has sent names that lead elsewhere, or one twice
     """
     names = [checked_name(each.name) for each in found]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ValueError(
                 f"{name!r} is there twice: two of the names stand for it, or for files of the same "
                 "name; fetch them one by one, to places of their own"
@@ -154,7 +155,7 @@ def _get_words(location: str, found: list[Found]) -> tuple[str, ...]:
     else:
         if os.path.isdir(place):
             raise IsADirectoryError(21, "it is a folder", place)
-        place = os.path.realpath(place)
+        place = followed(place)
         if is_special(place):
             raise OSError(f"{place}: it is no regular file, and rsync would replace it")
         os.makedirs(os.path.dirname(place), exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +58,11 @@ class ScpProcess(Measured, Process):
         params = self.connection_params
         # It is openssh that reads the files of configuration: it needs the host as they name it.
         _, target = connection_to(self.host, {**params, "transport": "openssh"})
+        if target.user is not None and re.search("[:/@]", target.user):
+            raise ValueError(
+                f"scp would misread the user {target.user!r}, and take a part of it for the host: "
+                "set scp to None"
+            )
         address = f"[{target.address}]" if ":" in target.address else target.address
         prefix = f"{target.user}@{address}:" if target.user else f"{address}:"
         # What the user sets comes first: scp takes the first of several.
@@ -74,7 +80,8 @@ class ScpProcess(Measured, Process):
         for setting in settings:
             words += ["-o", setting]
         if target.keyfile is not None:
-            words += ["-i", target.keyfile]
+            # Not -i, where ssh reads a % as a token.
+            words += ["-o", f"IdentityFile={_quoted(target.keyfile)}"]
         if self._verb == "put":
             files = [_local(path) for path in expanded(self.names)]
             words += ["--", *files, prefix + self.location]
@@ -91,6 +98,12 @@ class ScpProcess(Measured, Process):
             kill_timeout=request.kill_timeout,
             detach=request.detach,
         )
+
+
+def _quoted(path: str) -> str:
+    """A file's name as a value of ssh_config(5)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _local(path: str) -> str:

@@ -44,11 +44,24 @@ END_NAME = ".execo-end-of-archive"
 _MOST_WORDS = 100_000
 """Characters of all names together that a command may have: Linux takes 128 KiB."""
 
-# rename(2) replaces a link, not the file that it leads to. The point keeps line feeds at the end
-# of a name, which $(...) would drop.
+# rename(2) replaces a link, not the file that it leads to: that is looked for. A link in a folder
+# for everybody (/tmp) is followed only if it is one's own or that of the folder's owner: as Linux
+# does in open(2) (fs.protected_symlinks), which readlink gets around. Somebody else could lead us
+# to a file of ours. The point keeps line feeds at the end of a name, which $(...) would drop.
 _REAL = (
-    'real() { r=$(readlink -f "$1" && echo .) || '
-    '{ echo "$1: its link leads nowhere" >&2; return 1; }; r=${r%??}; }; '
+    'owner() { (set -f; IFS=" "; set -- $(ls -ldn "$1"); echo "$3"); }; '
+    "real() { r=$1; n=0; "
+    'while [ -L "$r" ]; do '
+    "n=$((n+1)); p=${r%/*}/; "
+    'if [ -k "$p" ]; then u=$(owner "$r"); '
+    'case $u in "$(id -u)"|"$(owner "$p.")") ;; '
+    '*) echo "$r: it is a link of somebody else (user $u), which is not followed" >&2; return 1;; '
+    "esac; fi; "
+    't=$(readlink "$r" && echo .) || return; t=${t%??}; '
+    "case $t in /*) r=$t;; *) r=$p$t;; esac; "
+    'if [ $n -gt 40 ]; then echo "$1: its link leads nowhere" >&2; return 1; fi; '
+    "done; "
+    'if [ ! -d "${r%/*}/" ]; then echo "$1: its link leads nowhere" >&2; return 1; fi; }; '
 )
 
 # What is left when the script is ended, by whatever but KILL, is removed; the ordinary end has

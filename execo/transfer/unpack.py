@@ -6,7 +6,9 @@ anything else is damaged. (tarfile's ``ignore_zeros`` would skip it without a wo
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -15,7 +17,7 @@ from typing import IO
 
 from execo.log import logger
 
-__all__ = ["Cancelled", "Tree", "is_special", "open_private", "open_special"]
+__all__ = ["Cancelled", "Tree", "followed", "is_special", "open_private", "open_special"]
 
 _PIECE = 1024 * 1024
 _BLOCK = 512
@@ -23,6 +25,19 @@ _BLOCK = 512
 _EXTENSIONS = frozenset({b"L", b"K", b"x", b"g", b"X"})
 _LONGEST_EXTENSION = 1024 * 1024
 """Bytes of a name or of attributes, which are read into memory. Linux takes paths of 4096."""
+
+_MOST_LINKS = 40
+"""Links that are followed one after the other, as the system does."""
+
+_ATTRIBUTES = (b"x", b"g", b"X")
+_TYPE = 156
+"""Where a header says what follows it."""
+
+_LONGEST_NUMBER = 1024
+"""Digits in a row: more than the name of a file can have."""
+
+_LATEST = 2.0**62
+"""Seconds since the epoch: the system takes no more than 63 bits."""
 
 _DEEPEST = 256
 """Folders in one another. Python removes a tree by recursion, which has a limit."""
@@ -41,6 +56,29 @@ class _Member(tarfile.TarInfo):
         if member.size < 0 or (member.type in _EXTENSIONS and member.size > _LONGEST_EXTENSION):
             raise ValueError(f"the archive it sent has a header of {member.size} bytes")
         return member
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Member:
+        _check_attributes(tarfile)
+        member = super().fromtarfile(tarfile)
+        if not abs(member.mtime) < _LATEST:
+            raise ValueError(f"it sent {member.name!r} with a time that cannot be: {member.mtime}")
+        return member
+
+
+def _check_attributes(archive: tarfile.TarFile) -> None:
+    """Refuse attributes with a long row of digits: the regular expression with which tarfile looks
+    for a few words in them would take minutes."""
+    file = archive.fileobj
+    assert file is not None
+    place = file.tell()
+    header = file.read(_BLOCK)
+    if header[_TYPE : _TYPE + 1] in _ATTRIBUTES:
+        text = file.read(_LONGEST_EXTENSION + _BLOCK)
+        row = max(map(len, re.split(rb"[^0-9]+", text)))
+        if row > _LONGEST_NUMBER:
+            raise ValueError(f"the archive it sent has attributes with {row} digits in a row")
+    file.seek(place)
 
 
 def _members(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
@@ -184,7 +222,7 @@ class Tree:
 
 
 def _move_file(source: str, place: str) -> None:
-    place = os.path.realpath(place)
+    place = followed(place)
     if os.path.isdir(place):
         raise IsADirectoryError(21, "it is a folder", place)
     if is_special(place):
@@ -192,6 +230,32 @@ def _move_file(source: str, place: str) -> None:
             shutil.copyfileobj(incoming, target, _PIECE)
     else:
         os.replace(source, place)
+
+
+def followed(place: str) -> str:
+    """Where ``place`` leads if it is a link, which is to be replaced there; itself if it is none.
+
+    A link in a folder for everybody (``/tmp``) is followed only if it is one's own or that of the
+    folder's owner: as Linux does in open(2) (``fs.protected_symlinks``), which looking for the
+    real path gets around. Somebody else could lead us to a file of ours.
+
+    :raises OSError: a link that is not followed; links in a circle
+    """
+    first = place
+    for _ in range(_MOST_LINKS):
+        try:
+            link = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return place
+        if not stat.S_ISLNK(link.st_mode):
+            return place
+        folder = os.path.dirname(place)
+        above = os.stat(folder or ".")
+        if above.st_mode & stat.S_ISVTX and link.st_uid not in (os.geteuid(), above.st_uid):
+            why = f"it is a link of somebody else (user {link.st_uid}), which is not followed"
+            raise PermissionError(errno.EACCES, why, place)
+        place = os.path.join(folder, os.readlink(place))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), first)
 
 
 def is_special(place: str) -> bool:

@@ -68,6 +68,22 @@ def get(runtime: Runtime, name: str) -> Transport:
     return cast(Transport, transport)
 
 
+def guard_path(runtime: Runtime, path: str) -> Callable[[], object]:
+    """Have a temporary file or folder removed, if this script is lost before the function that is
+    returned is called. From any thread but the I/O thread.
+
+    :param path: absolute; its name begins with ``execo-`` or ``.execo-``
+    """
+    # The local transport has the watchdog; one that a test has put in its place need not.
+    guard: Callable[[str], Callable[[], object]] | None
+    guard = getattr(get(runtime, "local"), "guard_path", None)
+    return _nothing if guard is None else guard(path)
+
+
+def _nothing() -> None:
+    pass
+
+
 def close_idle() -> None:
     """Close the connections that no process uses; the next process makes new ones.
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from execo._core.runtime import Runtime
+from execo.config import Secret, can_be_sent
 
 from .base import Login
 from .key_files import KeyFile, LoginProblem, PrivateKey, unlock
@@ -121,7 +122,7 @@ class Asker:
             self._program = None
         if process.returncode != 0:
             return None
-        return out.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        return Secret(out.decode("utf-8", "surrogateescape").rstrip("\r\n"))
 
     # -- passwords and other questions ----------------------------------------------------------
 
@@ -195,4 +196,6 @@ def _checked(given: Any, count: int) -> list[str]:
         raise LoginProblem(f"the function 'answers' gave a {type(given).__name__}, not a list")
     if len(given) != count or not all(isinstance(text, str) for text in given):
         raise LoginProblem(f"the function 'answers' has to give {count} strings")
-    return list(given)
+    if not all(map(can_be_sent, given)):
+        raise LoginProblem("the function 'answers' gave half a character (a surrogate)")
+    return [Secret(text) for text in given]

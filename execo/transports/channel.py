@@ -27,6 +27,7 @@ __all__ = [
     "pty_request",
     "signal_request",
     "tcp_details",
+    "text_of",
 ]
 
 WINDOW = 2 * 1024 * 1024
@@ -92,6 +93,8 @@ class SshChannel:
         self._inbox: deque[tuple[int, bytes]] = deque()
         self._scheduled = False
         self._taken = 0
+        self._granted = WINDOW  # bytes that the host may have sent so far
+        self._received_size = 0
         self._paused = False
         self._outbox: deque[memoryview] = deque()
         self._ending = False
@@ -187,6 +190,7 @@ class SshChannel:
         if self._taken >= WINDOW // 4 and not self._close_sent:
             message = _message(common.cMSG_CHANNEL_WINDOW_ADJUST, self._remote)
             message.add_int(self._taken)
+            self._granted += self._taken  # before the host hears of it
             self._taken = 0
             self._session.post(message)
 
@@ -243,12 +247,27 @@ class SshChannel:
         self._loop.call_soon(self._listener.channel_answered, False)
 
     def on_data(self, m: Message) -> None:
-        self._put(1, m.get_binary())
+        self._put(1, self._received(m))
 
     def on_extended(self, m: Message) -> None:
         code = m.get_int()
         # 1 is stderr, and nothing else was ever defined (RFC 4254, 5.2): it is passed over.
-        self._put(2 if code == 1 else 3, m.get_binary())
+        self._put(2 if code == 1 else 3, self._received(m))
+
+    def _received(self, m: Message) -> bytes:
+        """:raises SSHException: for what was announced and is not there (paramiko would make it
+        up), and for more than there was room for, which would fill the memory"""
+        self._check_open()
+        size, rest = m.get_int(), m.get_remainder()
+        self._received_size += size
+        if size > len(rest) or self._received_size > self._granted:
+            raise SSHException(f"the host sends data on channel {self._number} in a wrong way")
+        return rest[:size]
+
+    def _check_open(self) -> None:
+        # Nothing could be answered: the host has not said its number for it.
+        if self._remote < 0:
+            raise SSHException(f"the host uses channel {self._number} before it has opened it")
 
     def on_adjust(self, m: Message) -> None:
         self._loop.call_soon(self._add_room, m.get_int())
@@ -257,6 +276,7 @@ class SshChannel:
         self._put(_END)
 
     def on_close(self, m: Message) -> None:
+        self._check_open()
         if self._closed:
             raise SSHException(f"the host closes channel {self._number} twice")
         self._closed = True
@@ -265,7 +285,8 @@ class SshChannel:
         self._loop.call_soon(self._finish)
 
     def on_request(self, m: Message) -> None:
-        kind = m.get_text()
+        self._check_open()
+        kind = text_of(m)
         wants_answer = m.get_boolean()
         if kind == "exit-status":
             code = m.get_int()
@@ -273,7 +294,7 @@ class SshChannel:
             status = (code & 0xFF or (255 if code else 0)) << 8
             self._loop.call_soon(self._listener.channel_exit, status, "")
         elif kind == "exit-signal":
-            name, dumped = m.get_text(), m.get_boolean()
+            name, dumped = text_of(m), m.get_boolean()
             number = signal.Signals.__members__.get(f"SIG{name}")
             raw = None if number is None else int(number) | (0x80 if dumped else 0)
             why = f"it died of a signal that the host calls {name!r}"
@@ -307,6 +328,11 @@ def _request(kind: str, remote: int, *, answer: bool) -> Message:
     message.add_string(kind)
     message.add_boolean(answer)
     return message
+
+
+def text_of(message: Message) -> str:
+    """The next text of what a host sends, whatever its bytes are."""
+    return message.get_string().decode("utf-8", "replace")
 
 
 def tcp_details(host: str, port: int) -> bytes:
@@ -362,10 +388,14 @@ def env_request(name: str, value: str) -> Callable[[int], Message]:
 
 
 def signal_request(number: int) -> Callable[[int], Message]:
-    """Signal the command (RFC 4254, 6.9). Not every host does, none of OpenSSH for root."""
+    """Signal the command (RFC 4254, 6.9). Not every host does, none of OpenSSH for root.
+
+    It is to answer whether it has: without (as the RFC has it), a signal that came too early would
+    be lost without a word.
+    """
 
     def make(remote: int) -> Message:
-        message = _request("signal", remote, answer=False)
+        message = _request("signal", remote, answer=True)
         message.add_string(signal.Signals(number).name.removeprefix("SIG"))
         return message
 

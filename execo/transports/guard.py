@@ -52,15 +52,26 @@ class Guard:
         """Whether it is there, and can find the processes of commands."""
         return self.hello is not None and self.hello.linux
 
-    def kill(self, number: int, command: int, *, group: bool) -> None:
-        """Have a signal sent to ``command``, and if ``group`` to all that it has started."""
+    def kill(self, number: int, command: int, *, group: bool, runs: bool) -> None:
+        """Have a signal sent to ``command``, and if ``group`` to all that it has started.
+
+        :param runs: it is known to run
+        """
         if self._on_settled is not None:
             self.unsent.append(number)  # only the first command can be that early
-        self._order(remote_shell.kill_order(command, number, group=group))
+        self._order(remote_shell.kill_order(command, number, group=group, runs=runs))
 
     def first_ended(self) -> None:
         """Tell that the first command, which bears no mark, has ended."""
         self._order(remote_shell.ORDER_END_FIRST)
+
+    def runs(self, command: int) -> None:
+        """Tell that ``command`` runs."""
+        self._order(remote_shell.ORDER_RUN.format(command))
+
+    def ended(self, command: int) -> None:
+        """Tell that ``command``, which it was told runs, has ended."""
+        self._order(remote_shell.ORDER_END.format(command))
 
     def dismiss(self) -> None:
         """Send it away: what follows is no loss."""

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from paramiko.message import Message
 
+from execo._core.room import with_room
+
 from .questions import NoAnswer
 
 __all__ = [
@@ -37,6 +39,9 @@ CERTIFICATE = "-cert-v01@openssh.com"
 _MAGIC = b"openssh-key-v1\0"
 _BEGIN, _END = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KEY-----"
 _MOST_BYTES = 1 << 20
+_MOST_ROUNDS = 10_000
+"""Of the function that makes a key of a passphrase: that many take minutes. ssh-keygen makes 16."""
+
 # The fields of a public key, after its type and, in a certificate, after the nonce.
 _FIELDS = {"ssh-rsa": 2, "ssh-ed25519": 1, "sk-ssh-ed25519@openssh.com": 2}
 _FIELDS_ECDSA, _FIELDS_SK_ECDSA = 2, 3
@@ -120,8 +125,8 @@ def public_file(path: str) -> PublicKey | None:
         data = _read(path)
     except FileNotFoundError:
         return None
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     words = data.split(b"\n", 1)[0].split()
     try:
         blob = base64.b64decode(words[1], validate=True)
@@ -134,8 +139,17 @@ def public_file(path: str) -> PublicKey | None:
 
 
 def _read(path: str) -> bytes:
+    return with_room(_read_now, path)
+
+
+def _read_now(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(_MOST_BYTES)
+
+
+def _unread(path: str, exc: OSError | ValueError) -> str:
+    """Why a file cannot be read. A ValueError: its name cannot be one (a NUL, no UTF-8)."""
+    return f"{path!r}: {exc}" if isinstance(exc, ValueError) else f"{path}: {exc.strerror or exc}"
 
 
 # -- private keys ---------------------------------------------------------------------------------
@@ -197,8 +211,8 @@ def read_key(path: str) -> KeyFile:
     """
     try:
         data = _read(path)
-    except OSError as exc:
-        raise LoginProblem(f"{path}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise LoginProblem(_unread(path, exc)) from exc
     public, encrypted = _look(path, data)
     if public is not None and public.kind.startswith("sk-"):
         raise LoginProblem(
@@ -229,6 +243,9 @@ def _look(path: str, data: bytes) -> tuple[PublicKey | None, bool]:
         kind = _strings(blob, 1)[0].decode("ascii")
     except (ValueError, binascii.Error) as exc:
         raise LoginProblem(f"{path}: it is not a private key that can be read") from exc
+    rounds = int.from_bytes(details[-4:], "big")
+    if cipher != b"none" and rounds > _MOST_ROUNDS:
+        raise LoginProblem(f"{path}: its passphrase would take {rounds} rounds: is it damaged?")
     return PublicKey(kind, blob), cipher != b"none"
 
 
@@ -244,15 +261,17 @@ def unlock(file: KeyFile, passphrase: str) -> PrivateKey | None:
 
     :raises LoginProblem: if the file cannot be used even so
     """
-    secret = passphrase.encode("utf-8", "surrogateescape")
-    if not secret:
+    if not passphrase:
         return None
     try:
-        return _load(file.path, file.data, secret)
+        return _load(file.path, file.data, passphrase.encode("utf-8", "surrogateescape"))
     except LoginProblem as exc:
-        if isinstance(exc.__cause__, (UnsupportedAlgorithm, TypeError)):
-            raise
-        return None
+        cause = exc.__cause__
+        if not isinstance(cause, (UnsupportedAlgorithm, TypeError)):
+            return None
+        problem = LoginProblem(str(exc))
+    # Out of there, and without its frames, which hold the passphrase.
+    raise problem from cause.with_traceback(None)
 
 
 def _load(path: str, data: bytes, secret: bytes | None) -> PrivateKey:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import fcntl
 import functools
 import hashlib
@@ -20,11 +19,15 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from execo._core.locks import new_lock
 from execo._core.pool import Strand
+from execo._core.room import NO_ROOM, with_room
 from execo._core.runtime import Runtime
 from execo.log import logger
+
+from .ssh_config_match import wildcards
 
 __all__ = ["HostKey", "KnownHosts", "KnownHostsFiles", "has_authority"]
 
@@ -91,9 +94,13 @@ class KnownHosts:
         self._others: list[_Entry] = []  # hashed names and patterns
         self._revoked: list[_Entry] = []
         self._authorities: list[_Entry] = []
-        for path in paths:
-            for line in _lines(path):
-                self._read(line.split())
+        self._unread = ""
+        try:
+            for path in paths:
+                for line in _lines(path):
+                    self._read(line.split())
+        except OSError as exc:
+            self._unread = f"{exc.filename} cannot be read: {exc.strerror}"
 
     def _read(self, words: list[str]) -> None:
         if not words or words[0].startswith("#"):
@@ -132,6 +139,8 @@ class KnownHosts:
 
         :param known: what :meth:`keys_of` the host has given
         """
+        if self._unread:
+            return f"its host key cannot be looked up: {self._unread}; see ulimit -n"
         if any(entry.key == key and _matches(entry.names, name) for entry in self._revoked):
             return "its host key is marked as revoked"
         if key in known:
@@ -178,7 +187,7 @@ class KnownHosts:
         line = f"{_hashed(name) if hashed else name} {key.kind} {text}\n"
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
-            with open(path, "a+b") as file:
+            with open(path, "a+b", opener=_ours) as file:
                 # Other processes do the same at the same time.
                 fcntl.lockf(file, fcntl.LOCK_EX)
                 file.seek(0, os.SEEK_END)
@@ -186,9 +195,15 @@ class KnownHosts:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         line = "\n" + line
-                file.write(line.encode())
-        except OSError as exc:
-            logger.warning("cannot record the key of %s in %s: %s", name, path, exc.strerror)
+                file.write(line.encode("utf-8", "surrogateescape"))
+        except (OSError, ValueError) as exc:
+            why = getattr(exc, "strerror", None) or exc
+            logger.warning("cannot record the key of %s in %s: %s", name, path, why)
+
+
+def _ours(path: str, flags: int) -> int:
+    # Whatever the umask of the script: who writes there says which hosts are trusted.
+    return os.open(path, flags, 0o600)
 
 
 def _matches(names: Sequence[str], name: str) -> bool:
@@ -206,7 +221,7 @@ def _matches(names: Sequence[str], name: str) -> bool:
 
 
 def _hash(salt: bytes, name: str) -> bytes:
-    return hmac.digest(salt, name.encode(), "sha1")
+    return hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1")
 
 
 def _hashed(name: str) -> str:
@@ -229,16 +244,21 @@ def _fits(pattern: str, name: str) -> bool:
 
 @functools.lru_cache(1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # Not fnmatch: "[address]:port" is a name and no class of characters.
-    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(text, re.IGNORECASE)
+    return re.compile(wildcards(pattern), re.IGNORECASE)
 
 
 def _lines(path: str) -> list[str]:
-    # None of the files needs to exist.
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return file.readlines()
-    return []
+    try:
+        with with_room(partial(open, path, encoding="utf-8", errors="replace")) as file:
+            return file.readlines()
+    except OSError as exc:
+        # None of the files needs to exist. But every key would be taken for the first one of its
+        # host where a file is not read for want of a descriptor.
+        if exc.errno in NO_ROOM:
+            raise
+        return []
+    except ValueError:  # a name that cannot be one
+        return []
 
 
 def _default(paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -251,7 +271,7 @@ def _stamp(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
     for path in paths:
         try:
             found = os.stat(path)
-        except OSError:
+        except (OSError, ValueError):
             stamps.append(None)
         else:
             stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))

@@ -22,12 +22,17 @@ FRESH = 5.0
 host may take to say that it does, if ``connect_timeout`` is not shorter."""
 
 
+_MOST_DOUBTS = 10
+"""Questions in a row that may be followed by a part of a message only."""
+
+
 class Liveness:
     """What is known of one connection. All on the I/O thread.
 
     - ``used_since``: when somebody began to use it whom nobody had used (monotonic)
     - ``needed_until``: something that nobody waits for is to be done by then (monotonic)
     - ``questions``: without an answer so far, the last one ``asked`` at (monotonic)
+    - ``doubts``: questions in a row after which something came that was no whole message
     - ``unproven``: lessees that wait for an answer
     """
 
@@ -35,6 +40,7 @@ class Liveness:
         self.used_since = 0.0
         self.needed_until = 0.0
         self.questions = 0
+        self.doubts = 0
         self.asked = 0.0
         self.unproven: list[Lessee] = []
         self._connection = connection
@@ -45,6 +51,17 @@ class Liveness:
     def heard(self) -> float:
         """When something last came from the host (monotonic)."""
         return self._connection.session.wire.heard
+
+    def look_answered(self) -> None:
+        """Whether the last question is still without an answer."""
+        if not self.questions or self.heard <= self.asked:
+            return
+        # Bytes alone may be a part of a long message on a slow way; or of what is taken for one
+        # since the stream was damaged, and then no answer is ever understood.
+        understood = self._connection.session.understood > self.asked
+        self.doubts = 0 if understood else self.doubts + 1
+        if self.doubts < _MOST_DOUBTS:
+            self.questions = 0
 
     @property
     def is_fresh(self) -> bool:

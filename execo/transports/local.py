@@ -7,12 +7,14 @@ is spawned on the I/O thread: loading a program may take as long as its file ser
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from execo._core.child import raise_descriptor_limit
 from execo._core.latch import Latch
@@ -32,8 +34,11 @@ DESCRIPTORS = 4
 """Descriptors that a running child takes here: stdin, stdout, stderr and its pidfd."""
 
 _RETRY_INTERVAL = 0.1
+_LONGEST_INTERVAL = 2.0
 _RETRIES = 50
 _ANNOUNCE_AFTER = 5.0
+_DESCRIPTORS = ("descriptors", "-n")
+_PROCESSES = ("places in the table of processes", "-u")
 
 
 class LocalTransport:
@@ -47,6 +52,9 @@ class LocalTransport:
         self._used = 0
         self._raised = False
         self._budget = self._most = _room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._vain = 0  # how often nothing could start, while nothing ran
+        self._lacking = _DESCRIPTORS
+        self._retrying = False  # on the I/O thread
         self._starting = 0  # admitted, and neither begun nor failed yet
         self._queue: deque[LocalChannel] = deque()
         self._announced = False
@@ -74,6 +82,11 @@ class LocalTransport:
 
     # -- descriptors --------------------------------------------------------------------------
 
+    @property
+    def crowded(self) -> bool:
+        """True while channels wait for descriptors. Any thread."""
+        return bool(self._queue)
+
     def _admit(self, channel: LocalChannel) -> bool:
         with self._lock:
             if not self._raised and self._used + DESCRIPTORS > self._budget:
@@ -86,30 +99,51 @@ class LocalTransport:
                 return True
             self._queue.append(channel)
             channel.queued = True
+        self.loop.call_soon(self._retry_soon)
         self._arm_announce()
         return False
 
-    def postpone(self, channel: LocalChannel) -> bool:
-        """Put back a channel for which the system had no room. False: it never will have."""
+    def postpone(self, channel: LocalChannel, number: int) -> bool:
+        """Put back a channel for which the system had no room. False: it never will have.
+
+        :param number: the system's error
+        """
         with self._lock:
+            self._lacking = _PROCESSES if number == errno.EAGAIN else _DESCRIPTORS
             if self._used == DESCRIPTORS:
-                channel.retries += 1
-                if channel.retries > _RETRIES:
+                # For all that wait together: a thousand of them are not to be patient in turn.
+                self._vain += 1
+                if self._vain > _RETRIES:
+                    if not self._queue:
+                        self._vain = 0
                     return False
             self._used -= DESCRIPTORS
             self._starting -= 1
             self._budget = max(DESCRIPTORS, self._used)
             self._queue.appendleft(channel)
             channel.queued = True
-        # Not only when one of ours ends: the rest of the program may have needed them for a moment.
-        self.loop.call_soon(self.loop.call_later, _RETRY_INTERVAL, self._retry)
+        self.loop.call_soon(self._retry_soon)
         self._arm_announce()
         return True
 
-    def _retry(self) -> None:
+    def _retry_soon(self) -> None:
+        # Not only when one of ours ends: it may run for ever, and the rest of the program may have
+        # needed for a moment what was found taken.
+        if not self._retrying:
+            self._retrying = True
+            self.loop.call_later(_RETRY_INTERVAL, self._retry, _RETRY_INTERVAL)
+
+    def _retry(self, interval: float) -> None:
         with self._lock:
+            free = _free(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            self._most = max(DESCRIPTORS, free + self._used)
             self._budget = min(self._most, self._budget + DESCRIPTORS)
         self._spawn_next()
+        with self._lock:
+            self._retrying = bool(self._queue)
+        if self._retrying:
+            interval = min(interval * 1.5, _LONGEST_INTERVAL)
+            self.loop.call_later(interval, self._retry, interval)
 
     def release(self) -> None:
         """A channel has given its descriptors back: the next one may start."""
@@ -137,14 +171,17 @@ class LocalTransport:
         with self._lock:
             waiting = sum(not channel.failed for channel in self._queue)
             used = self._used // DESCRIPTORS
+            lacking = self._lacking
             self._announced = waiting > 0
         if waiting:
             self.runtime.sweeper.submit(
                 logger.warning,
-                "%d processes wait for free descriptors while %d run; they start as others end. "
-                "Raise the limit (ulimit -n) to run more at once",
+                "%d processes wait for free %s while %d run; they start as others end. "
+                "Raise the limit (ulimit %s) to run more at once",
                 waiting,
+                lacking[0],
                 used,
+                lacking[1],
             )
 
     # -- the watchdog -------------------------------------------------------------------------
@@ -167,12 +204,28 @@ class LocalTransport:
                         )
         return self.started_watchdog
 
+    def guard_path(self, path: str) -> Callable[[], object]:
+        """Have the watchdog remove a file or folder, if this script is lost before the function
+        that is returned is called. Any thread but the I/O thread.
+
+        :param path: absolute; its name begins with ``execo-`` or ``.execo-``
+        """
+        try:
+            watchdog = self.watchdog()
+        except OSError:
+            watchdog = None  # no descriptor left: it stays, if it comes to that
+        if watchdog is None:
+            return _nothing
+        return partial(watchdog.release_path, *watchdog.claim_path(path))
+
     # -- the end ------------------------------------------------------------------------------
 
     def settle(self, channel: LocalChannel, *, runs: bool) -> None:
         """The start of an admitted channel is over."""
         with self._lock:
             self._starting -= 1
+            if runs:
+                self._vain = 0
         if runs:
             self._live.add(channel)
         else:
@@ -240,11 +293,19 @@ class LocalTransport:
         return self._empty
 
 
+def _nothing() -> None:
+    pass
+
+
 def _room(limit: int) -> int:
+    return max(DESCRIPTORS, _free(limit))
+
+
+def _free(limit: int) -> int:
     """How many descriptors of ``limit`` are free for processes. Some are left to the rest of the
     program, and to the starting of processes."""
     try:
         used = len(os.listdir("/dev/fd"))
     except OSError:
         used = 32
-    return max(DESCRIPTORS, limit - used - min(64, max(16, limit // 8)))
+    return limit - used - min(64, max(16, limit // 8))

@@ -43,7 +43,6 @@ class LocalChannel:
         self.waited = 0.0
         self.failed = False
         self.queued = False
-        self.retries = 0
         self.process: object = None
         self._transport = transport
         self._loop = transport.loop
@@ -84,8 +83,8 @@ class LocalChannel:
                 self._take_over(child)
         except BaseException as exc:
             self._undo()
-            no_room = isinstance(exc, OSError) and exc.errno in NO_ROOM
-            if no_room and self._transport.postpone(self):
+            number = exc.errno if isinstance(exc, OSError) else None
+            if number in NO_ROOM and self._transport.postpone(self, number):
                 return
             self.refuse(spawn_error(exc, argv, request.cwd))
             self._loop.call_soon(partial(self._transport.settle, self, runs=False))

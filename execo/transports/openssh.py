@@ -21,12 +21,14 @@ from functools import partial
 from typing import cast
 
 from execo._core.latch import Latch
+from execo._core.room import with_room
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, SpawnError
 from execo.log import logger
 
 from . import get as get_transport
+from . import guard_path
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, Target, not_supported
 from .last_start import let_detached_start
 from .openssh_channel import OpenSshChannel
@@ -61,10 +63,10 @@ class OpenSshTransport:
         self.runtime = runtime
         self.loop = runtime.loop
         self.closed = False
-        self.nonce = secrets.token_hex(8)
+        self._nonces: dict[Target, str] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._folder = LogFolder(sockets=True)
+        self._folder = LogFolder(partial(guard_path, runtime), sockets=True)
         self._abilities: dict[tuple[str, ...], Abilities] = {}
         self._guards: dict[Target, OpenSshGuard] = {}
         # Those whose ssh has not ended. Under the lock, as the two above.
@@ -93,11 +95,28 @@ class OpenSshTransport:
         alone = [one for one in channels if one.request.detach or not self.shares(one.target)]
         if len(alone) < len(channels):
             ours = set(alone)
-            seated, entrants = self.masters.join([one for one in channels if one not in ours])
+            shared = [one for one in channels if one not in ours]
+            seated, entrants = self.masters.join([*shared, *self._guards_of(shared)])
             self._start([*seated, *self.window.enter([*entrants, *alone])])
         else:
             self._start(self.window.enter(alone))
         return [cast(Channel, channel) for channel in channels]
+
+    def nonce(self, target: Target) -> str:
+        """What the marks of the commands on ``target`` begin with. Any thread.
+
+        Its own: two targets may be one machine under two names, and the guard of one that is lost
+        must leave alone what runs for the other.
+        """
+        nonce = self._nonces.get(target)
+        if nonce is None:
+            nonce = self._nonces.setdefault(target, secrets.token_hex(8))
+        return nonce
+
+    @property
+    def crowded(self) -> bool:
+        """True while an ssh, or another process of this script, waits for descriptors."""
+        return bool(getattr(self.local, "crowded", False))
 
     def shares(self, target: Target) -> bool:
         """Whether commands on ``target`` run over masters of ours. Blocks the first time, until
@@ -162,11 +181,11 @@ class OpenSshTransport:
                 request.command,
                 cwd=request.cwd,
                 env=request.env,
-                mark=Mark(self.nonce, channel.number, request.detach),
+                mark=Mark(self.nonce(target), channel.number, request.detach),
                 relay=request.relay,
             )
             able = self._able(target)
-            log_file = self._folder.file(channel.number)
+            log_file = with_room(self._folder.file, channel.number)
         except (ValueError, OSError) as exc:
             error = SpawnError(f"cannot run {request.command!r} on {target.name}: {exc}")
             error.__cause__ = exc
@@ -206,6 +225,27 @@ class OpenSshTransport:
                 self._live_guards.add(guard)
             self._assign(channel, guard)
 
+    def _guards_of(self, channels: Sequence[OpenSshChannel]) -> list[OpenSshGuard]:
+        """The guards that these are the first to need. They go first: a script that is lost while
+        its commands start has nobody else to end them."""
+        guards = {one.guard: None for one in channels if one.guard is not None}
+        return [guard for guard in guards if self.claim(guard)]
+
+    def claim(self, guard: OpenSshGuard, *, wanted: bool = False) -> bool:
+        """Whether ``guard`` is to be started now, by who asks. Any thread."""
+        with self._lock:
+            return guard.claim(wanted=wanted)
+
+    def needs_own(self, client: Client) -> bool:
+        """Whether ``client``, for whom there is no master, is to have a connection of its own now.
+        Any thread.
+
+        A guard waits until it is wanted: it stays after its command, and many of them would keep
+        the descriptors for which commands wait.
+        """
+        with self._lock:
+            return not (isinstance(client, OpenSshGuard) and client.unclaim())
+
     def rejoin_guard(self, channel: OpenSshChannel) -> None:
         """Give ``channel`` the guard that its target has now, if its own is gone: it finds the
         commands of all of this script. On the I/O thread."""
@@ -228,7 +268,8 @@ class OpenSshTransport:
 
     def _guard_request(self, guard: OpenSshGuard) -> Exec:
         able = replace(self._able(guard.target), tells=False)
-        argv = self._words(guard, False, os.devnull, able, guard_text(self.nonce, first=False))
+        text = guard_text(self.nonce(guard.target), first=False)
+        argv = self._words(guard, False, os.devnull, able, text)
         return Exec(argv, kill_timeout=_LAST_WAIT)
 
     def release_guard(self, guard: OpenSshGuard, channel: OpenSshChannel) -> None:
@@ -258,7 +299,7 @@ class OpenSshTransport:
         """A master sends a command whose ssh was ended: it is killed there. On the I/O thread."""
         guard = self._guards.get(target)
         if guard is not None:
-            guard.kill(signal.SIGKILL, number)
+            guard.kill(signal.SIGKILL, number, runs=True)
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from dataclasses import replace
@@ -16,7 +17,7 @@ from .openssh_master import GRACE, OpenSshMaster
 from .openssh_record import Record
 from .openssh_seat import Seat
 from .openssh_signals import Signals
-from .ssh_messages import SSH_FAILED, MasterEvent, failure, place
+from .ssh_messages import SSH_FAILED, MasterEvent, SshLog, failure, place
 
 if TYPE_CHECKING:
     from .openssh import OpenSshTransport
@@ -61,6 +62,7 @@ class OpenSshChannel:
         self.ended_by_itself = False
         self.signals = Signals(self)
         self._opened = time.monotonic()
+        self._began = 0.0
         self._queued = 0.0  # seconds until its ssh could be started
         self._loop = transport.loop
         self._sink = sink
@@ -70,6 +72,7 @@ class OpenSshChannel:
         self._paused = False
         self._hung_up: int | None = None  # the signal in whose place its connection was ended
         self._lost: ProcessError | None = None
+        self._cut: OSError | None = None  # why some of its output is missing
         self._guard_lost: ProcessError | None = None
         self._told = False
         self._eofs: set[int] = set()
@@ -108,6 +111,10 @@ class OpenSshChannel:
         return self.signals.ending is not None or self.hung_up
 
     @property
+    def held(self) -> bool:
+        return self.guard is not None and self.guard.ahead
+
+    @property
     def hung_up(self) -> bool:
         """Its connection was ended, to end it."""
         return self._hung_up is not None
@@ -129,7 +136,12 @@ class OpenSshChannel:
             return True
         if self.record.follows:
             return self.record.read().accepted
-        return self.start_date is not None and time.time() - self.start_date > _SETTLED
+        return self.running > _SETTLED
+
+    @property
+    def running(self) -> float:
+        """Seconds since its ssh was started, the last time; 0 before."""
+        return time.monotonic() - self._began if self._began else 0.0
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -206,7 +218,7 @@ class OpenSshChannel:
 
     def set_up(self) -> bool:
         """Whether the host has taken the command, as far as can be seen."""
-        since = 0.0 if self.start_date is None else time.time() - self.start_date
+        since = self.running
         if not self.started or since > GRACE:
             return since > GRACE
         if not self.record.follows:
@@ -218,13 +230,15 @@ class OpenSshChannel:
         return done
 
     def _connected(self) -> None:
-        # A command that is over at once needs no guard.
+        # A command that is over at once is not worth an order.
         if self.guard is not None:
             self._loop.call_later(_GUARD_AFTER, self._want_guard)
 
     def _want_guard(self) -> None:
         if self.unfinished and self.guard is not None:
             self.guard.come()
+            if not self.request.detach:
+                self.guard.runs(self.number)
 
     def guard_lost(self, error: ProcessError) -> None:
         """Its guard has lost the script, and ends it: that is why it fails from now on."""
@@ -252,6 +266,7 @@ class OpenSshChannel:
     def start_again(self) -> None:
         """It was not sent, and has lost its place."""
         self._local = None
+        self._began = 0.0
         self.input.disconnect()
         self.record.end()
         self.transport.again(self)
@@ -263,6 +278,7 @@ class OpenSshChannel:
 
     def on_start(self) -> None:
         assert self._local is not None
+        self._began = time.monotonic()
         self.input.connect(self._local)
         self.seat.started()
         again, self.started = self.started, True
@@ -289,12 +305,14 @@ class OpenSshChannel:
             self._sink.on_data(stream, data)
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
-        if self.seat.holds:
+        follows = self.record.follows and self.started
+        if self.seat.holds or (self.unfinished and follows and not self.record.complete):
+            # What it means is known when its ssh has ended: with the output, or in the middle.
             self.seat.hold_end(stream, error)
             return
         self._eofs.add(stream)
         if not self._told:
-            self._sink.on_eof(stream, error)
+            self._sink.on_eof(stream, error or self._cut)
             self._tell_lost()
 
     def on_written(self, count: int) -> None:
@@ -331,21 +349,27 @@ class OpenSshChannel:
         if self.master is not None and status == SSH_FAILED and not self.hung_up:
             # What its master has written before is in the pipe still.
             self._loop.call_later(0, self.seat.judge, status)
+        elif self._may_be_cut():
+            self._loop.call_later(0, self.seat.settle, status, error)
         else:
             self.release(status, error)
+
+    def _may_be_cut(self) -> bool:
+        """Its ssh has said of what it exited; whether its output is complete its master says."""
+        sent = self.master is not None and self.opened
+        return sent and not self.record.complete and not self.hung_up
 
     def release(self, status: int | None, error: ProcessError | None = None) -> None:
         """It is over: tell the sink."""
         log = self.record.read()
-        if self.master is not None and not log.exited and self.opened:
+        if self.master is not None and self.opened and not (log.exited and log.complete):
             log = replace(log, messages=self.master.messages)
         self._ended()
-        self.seat.tell_held()
         if status and self._lost is None and self.signals.ending is None:
             self._lost = self._guard_lost
         if self._lost is None and not self.hung_up:
-            tail = self._tail.decode("utf-8", "replace").splitlines()
-            self._lost = failure(self.target, status, log, tail, follows=self.record.follows)
+            self._lost = self._look_lost(status, log)
+        self.seat.tell_held()
         if self._lost is not None:
             self._tell_lost()
             if not self._told:
@@ -359,6 +383,17 @@ class OpenSshChannel:
         for stream in {1, 2} - self._eofs if self._local is None else ():
             self.on_eof(stream, None)
         self._sink.on_exit(status, error)
+
+    def _look_lost(self, status: int | None, log: SshLog) -> ProcessError | None:
+        tail = self._tail.decode("utf-8", "replace").splitlines()
+        error = failure(self.target, status, log, tail, follows=self.record.follows)
+        if error is not None and log.exited:
+            # Its exit was told, and the connection lost before its output had come.
+            self._cut = ConnectionResetError(errno.ECONNRESET, str(error))
+            self._cut.__cause__ = error
+            if status != SSH_FAILED:
+                return None  # that is the command's own
+        return error
 
     def _left_alone(self) -> bool:
         """True if its ssh goes with the script, and it runs on."""

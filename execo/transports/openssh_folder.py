@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from execo._core.loop import owned
+from execo._core.room import NO_ROOM
 
 __all__ = ["LogFolder"]
 
@@ -27,13 +29,21 @@ _ADDED_BY_US = len("/") + len(_PREFIX) + 8 + len("/m") + 10
 class LogFolder:
     """A folder of its own among the temporary files, made at first use. Any thread may call.
 
-    It is locked for as long as it is in use: a script that was killed leaves one that nobody has
-    locked, which the next script removes.
+    The watchdog removes it if this script is lost. It is locked for as long as it is in use: what
+    is left all the same (the machine was lost, too) nobody has locked, and the next script removes.
 
+    :param guard_path: of the local transport
     :param sockets: it is to be where a path is short enough for a socket
     """
 
-    def __init__(self, *, sockets: bool = False) -> None:
+    def __init__(
+        self,
+        guard_path: Callable[[str], Callable[[], object]] = lambda path: lambda: None,
+        *,
+        sockets: bool = False,
+    ) -> None:
+        self._guard_path = guard_path
+        self._unguard: Callable[[], object] | None = None
         self._sockets = sockets
         self._lock = threading.Lock()
         self._path: str | None = None
@@ -50,7 +60,7 @@ class LogFolder:
                 if self._path is None:
                     _remove_left()
                 self._release()
-                self._path, self._fd = _make(
+                self._path, self._fd = self._make(
                     _places() if self._sockets else [tempfile.gettempdir()]
                 )
                 owned.add(self)
@@ -76,14 +86,53 @@ class LogFolder:
 
     def close_inherited(self) -> None:
         """In a forked child: close the copy of the descriptor. The lock is the parent's and stays,
-        since a lock ends with the last copy, or when somebody says so."""
-        self._release()
+        since a lock ends with the last copy, or when somebody says so; so does the watchdog's
+        order, which stands in a table that both share."""
+        fd, self._fd, self._unguard = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     def _release(self) -> None:
         fd, self._fd = self._fd, -1
         owned.discard(self)
         if fd >= 0:
             os.close(fd)
+        unguard, self._unguard = self._unguard, None
+        if unguard is not None:
+            unguard()
+
+    def _make(self, places: Sequence[str]) -> tuple[str, int]:
+        """A new folder, in the first place where it can be, and the descriptor that holds its
+        lock."""
+        for place in places[:-1]:
+            if os.access(place, os.W_OK | os.X_OK):
+                return self._make_in(place)
+        return self._make_in(places[-1])
+
+    def _make_in(self, place: str) -> tuple[str, int]:
+        path = ""
+        for _ in range(_TRIES):
+            path = os.path.join(os.path.abspath(place), _PREFIX + secrets.token_hex(4))
+            # First, since the script may be lost at any time.
+            unguard = self._guard_path(path)
+            fd = None
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700)
+                    try:
+                        fd = _locked(path)
+                    finally:
+                        if fd is None:
+                            with contextlib.suppress(OSError):
+                                os.rmdir(path)
+            finally:
+                if fd is None:
+                    unguard()
+            if fd is not None:
+                self._unguard = unguard
+                return path, fd
+            # Another script has taken it for one that was left, before it was locked.
+        raise FileExistsError(f"no folder {path!r} can be kept: something removes it at once")
 
 
 def _places() -> list[str]:
@@ -101,29 +150,13 @@ def _places() -> list[str]:
     return list(dict.fromkeys(places))
 
 
-def _make(places: Sequence[str]) -> tuple[str, int]:
-    """A new folder, in the first place where it can be, and the descriptor that holds its lock."""
-    for place in places[:-1]:
-        if os.access(place, os.W_OK | os.X_OK):
-            return _make_in(place)
-    return _make_in(places[-1])
-
-
-def _make_in(place: str) -> tuple[str, int]:
-    for _ in range(_TRIES):
-        path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-        fd = _locked(path)
-        if fd is not None:
-            return path, fd
-        # Another script has taken it for one that was left, before it was locked.
-    raise FileExistsError(f"no folder {path!r} can be kept: something removes it at once")
-
-
 def _locked(path: str) -> int | None:
     """A descriptor of the folder ``path`` with its lock; None if another has it, or it is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in NO_ROOM:
+            raise
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from execo.errors import ProcessError, Reason
 from execo.log import logger
 
 from .base import Channel, Target
-from .remote_shell import ORDER_BYE, kill_order, parse_hello
+from .remote_shell import ORDER_BYE, ORDER_END, ORDER_RUN, kill_order, parse_hello
 from .ssh_messages import MasterEvent, place
 
 if TYPE_CHECKING:
@@ -58,11 +58,14 @@ class OpenSshGuard:
         self._state = _State.COMING
         self._channel: Channel | None = None
         self._entered = False
+        self._wanted = False  # by a command that runs, not only to go ahead of it
         self._started = False
+        self._sent = False
         self._dismissed = False
         self._over = False
         self._heard = b""
         self._waiting: list[tuple[bytes, Callable[[], object] | None]] = []
+        self._known: set[int] = set()  # commands that it was told of
         self._idle = 0  # counts the times that it fell idle
 
     @property
@@ -89,8 +92,21 @@ class OpenSshGuard:
     def opened(self) -> bool:
         return not self.coming
 
+    @property
+    def held(self) -> bool:
+        return False
+
+    @property
+    def ahead(self) -> bool:
+        """True while the commands of its target wait for it: it is on its way over a master, and
+        not sent yet. What comes after it on a connection is found by it, whenever the script is
+        lost."""
+        return self.coming and self._entered and not (self._sent or self.alone or self._dismissed)
+
     def heard(self, event: MasterEvent) -> None:
-        pass  # it has no mark, and says itself that it is there
+        if event is MasterEvent.COMMAND and not self._sent:
+            self._sent = True
+            self._transport.masters.look(self.target)
 
     def refuse(self, error: ProcessError) -> None:
         self._loop.call_soon(self._end)
@@ -104,13 +120,15 @@ class OpenSshGuard:
         without: Callable[[], object] | None = None,
         *,
         group: bool = True,
+        runs: bool = False,
     ) -> None:
         """Have a signal sent to all of ``command``, as soon as the guard is there.
 
         :param without: called if there is none, now or later
         :param group: False: to the command alone
+        :param runs: it is known to run, or to be about to
         """
-        order = kill_order(command, number, group=group).encode()
+        order = kill_order(command, number, group=group, runs=runs).encode()
         if self._state is _State.READY and self._channel is not None:
             self._channel.write(order)
         elif self._state is _State.COMING:
@@ -119,11 +137,41 @@ class OpenSshGuard:
         elif without is not None:
             without()
 
+    def runs(self, command: int) -> None:
+        """Tell it that ``command`` runs, if it comes."""
+        if (self.coming or self.ready) and command not in self._known:
+            self._known.add(command)
+            self._tell(ORDER_RUN.format(command).encode())
+
+    def ended(self, command: int) -> None:
+        """Tell it that ``command`` has ended, if it was told that it runs."""
+        if command in self._known:
+            self._known.discard(command)
+            self._tell(ORDER_END.format(command).encode())
+
+    def _tell(self, order: bytes) -> None:
+        if self._state is _State.READY and self._channel is not None:
+            self._channel.write(order)
+        elif self._state is _State.COMING:
+            self._waiting.append((order, None))
+
     def come(self) -> None:
         """Have it started, if it is not yet: a command of its target runs."""
-        if not self._entered and not self._dismissed:
-            self._entered = True
+        if self._transport.claim(self, wanted=True):
             self._transport.enter(self)
+
+    def claim(self, *, wanted: bool) -> bool:
+        """Whether it is to be started now: nobody has done so yet. Under the transport's lock."""
+        self._wanted = self._wanted or wanted
+        claimed = not self._entered and not self._dismissed
+        self._entered = self._entered or claimed
+        return claimed
+
+    def unclaim(self) -> bool:
+        """It would go ahead of a command, and has no master: it stays until it is wanted. False if
+        it is already. Under the transport's lock."""
+        self._entered = self._wanted
+        return not self._wanted
 
     def set_up(self) -> bool:
         return False  # what it says, or its end, tells so
@@ -135,7 +183,9 @@ class OpenSshGuard:
                 self._dismiss_idle(self._idle)
                 return
             self._idle += 1
-            self._loop.call_later(IDLE_TIME, self._dismiss_idle, self._idle)
+            # Others may wait for its descriptors.
+            patience = 0.0 if self._transport.crowded else IDLE_TIME
+            self._loop.call_later(patience, self._dismiss_idle, self._idle)
 
     def _dismiss_idle(self, idle: int) -> None:
         if idle == self._idle and self._transport.withdraw(self):
@@ -179,6 +229,10 @@ class OpenSshGuard:
         if self._dismissed:
             self.end()  # meanwhile: it has nothing to do there
             return
+        if self.master is None:
+            # There could be no master for it. Nobody would say that it was sent.
+            self.alone = True
+            self._transport.masters.look(self.target)
         self._loop.call_later(_patience(self.target), self._give_up_coming)
 
     def on_data(self, stream: int, data: bytes) -> None:
@@ -246,6 +300,7 @@ class OpenSshGuard:
             if without is not None:
                 without()
         self.dismiss()
+        self._transport.masters.look(self.target)
 
     def _end(self) -> None:
         if self._over:
@@ -257,6 +312,7 @@ class OpenSshGuard:
             # Two of them do no harm, so it matters not why.
             self.alone = True
             self._channel = None
+            self._transport.masters.look(self.target)
             self._transport.enter(self)
             return
         self._over = True

@@ -22,7 +22,16 @@ from .base import Channel, Target
 from .openssh_pulse import Pulse
 from .openssh_window import Entrant
 from .remote_shell import MARK
-from .ssh_messages import SHARED_SSH, MasterEvent, diagnose, failure, place, read_event, read_log
+from .ssh_messages import (
+    SHARED_SSH,
+    MasterEvent,
+    diagnose,
+    failure,
+    place,
+    read_event,
+    read_log,
+    signal_name,
+)
 
 if TYPE_CHECKING:
     from .openssh_masters import Masters
@@ -47,6 +56,10 @@ class Client(Entrant, Protocol):
     @property
     def opened(self) -> bool:
         """The host has opened a session for it."""
+
+    @property
+    def held(self) -> bool:
+        """It waits for another one, which goes first."""
 
     def heard(self, event: MasterEvent) -> None:
         """Its master says something of its command. On the I/O thread."""
@@ -242,6 +255,8 @@ class OpenSshMaster:
             if marked is not None:
                 self._numbers[self._session] = int(marked[1])
                 self._masters.tell(self, int(marked[1]), event)
+            else:
+                self._masters.tell(self, 0, event)  # the guard
         elif event is MasterEvent.REFUSED:
             self._masters.refused(self)
         elif channel in self._numbers:
@@ -276,7 +291,7 @@ class OpenSshMaster:
         if self._state is _State.COMING and not self._ended:
             self._tell_why(status)
         elif status is not None and os.WIFSIGNALED(status) and not self._ended:
-            name = signal.Signals(os.WTERMSIG(status)).name
+            name = signal_name(os.WTERMSIG(status))
             self._text.append(f"somebody has ended {SHARED_SSH} on this machine ({name})")
         self._state = _State.OVER
         self._pulse.end()

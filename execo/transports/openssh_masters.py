@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from execo._core.child import highest_descriptor_limit
+from execo._core.room import NO_ROOM
 from execo.log import logger
 
 from .base import Target
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from .openssh import OpenSshTransport
 
 __all__ = ["LIMIT", "Masters"]
+
+_EACH_MASTER = 16
+"""Descriptors for each master: its own four, those of the guard, which stays too, and as many again
+for those who come and go."""
 
 LIMIT = 10
 """Sessions of a connection: MaxSessions of a stock sshd. The last place is the guard's."""
@@ -77,7 +83,7 @@ class Masters:
             for client in clients:
                 site = self._sites.setdefault(client.target, _Site(client.target))
                 if site.plain:
-                    plain.append(client)
+                    plain += self._alone([client])
                     continue
                 sites[site] = None
                 if client.reserved:
@@ -118,6 +124,8 @@ class Masters:
             before = len(seated)
             while site.queue:
                 client = next(iter(site.queue))
+                if client.held:
+                    break
                 if len(master.clients) >= site.places(client):
                     break
                 del site.queue[client]
@@ -135,22 +143,40 @@ class Masters:
         """The masters that the queue still needs; the queue itself if there can be none."""
         new: list[Entrant] = []
         coming = sum(master.coming for master in site.masters)
-        while len(site.queue) > coming * site.places():
+        while _wanted(site.queue) > coming * site.places():
+            if len(self._live) >= max(1, highest_descriptor_limit() // _EACH_MASTER):
+                # A master stays. Were they to take all descriptors, their clients would wait for
+                # ever; a connection for a command alone ends with it.
+                new += self._alone(site.queue)
+                site.queue.clear()
+                break
             try:
                 socket = self._folder.socket(next(self._numbers))
             except OSError as exc:
                 logger.debug("no shared connection to %s: %s", place(site.target), exc)
-                site.plain = True
-                new += site.queue
+                site.plain = exc.errno not in NO_ROOM
+                new += self._alone(site.queue)
                 site.queue.clear()
                 break
-            master = OpenSshMaster(self, site.target, socket, self._transport.nonce)
+            master = OpenSshMaster(self, site.target, socket, self._transport.nonce(site.target))
             site.masters.append(master)
             self._live.add(master)
             self._counts["masters made"] += 1
             new.append(master)
             coming += 1
         return new
+
+    def _alone(self, clients: Iterable[Client]) -> list[Client]:
+        """Those that get connections of their own, since there is no master for them."""
+        return [client for client in clients if self._transport.needs_own(client)]
+
+    def look(self, target: Target) -> None:
+        """What the commands of ``target`` have waited for is on its way, or will not come."""
+        with self._lock:
+            site = self._sites.get(target)
+            seated = [] if site is None else self._seat(site)
+        if seated:
+            self._start(seated, ())
 
     # -- leaving --------------------------------------------------------------------------------
 
@@ -233,7 +259,7 @@ class Masters:
             if client.number == number:
                 client.heard(event)
                 return
-        if event is MasterEvent.COMMAND:
+        if event is MasterEvent.COMMAND and number:
             self._transport.late(master.target, number)
 
     def refused(self, master: OpenSshMaster) -> None:
@@ -267,13 +293,17 @@ class Masters:
             coming = sum(one.coming for one in left)
             # Others of the target have places for these at some time, but who waits must not wait
             # for the end of a server that runs there.
-            waiting = list(site.queue)[coming * site.places() :]
+            guards = sum(one.reserved for one in site.queue) if coming else 0
+            waiting = list(site.queue)[guards + coming * site.places() :]
             if expected:
                 alone += self._grow(site)
             elif waiting:
                 for client in waiting:
                     del site.queue[client]
-                (failed if master.error is not None and not left else alone).extend(waiting)
+                if master.error is not None and not left:
+                    failed += waiting
+                else:
+                    alone += self._alone(waiting)
         for client in failed:
             assert master.error is not None
             error = type(master.error)(
@@ -326,3 +356,9 @@ class Masters:
                 "waiting for a master": sum(len(site.queue) for site in self._sites.values()),
                 **self._counts,
             }
+
+
+def _wanted(queue: Iterable[Client]) -> int:
+    """How many places these want. The guard has one of its own; alone it is a reason to connect."""
+    reserved = [client.reserved for client in queue]
+    return reserved.count(False) or len(reserved)

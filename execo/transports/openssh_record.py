@@ -33,9 +33,11 @@ class Record:
 
     def hear(self, event: MasterEvent) -> None:
         """Its master says something of it."""
-        self._heard_at = time.time()
+        self._heard_at = time.monotonic()
         if event is MasterEvent.COMMAND:
             self._heard = replace(self._heard, accepted=True)
+        elif event is MasterEvent.COMPLETE:
+            self._heard = replace(self._heard, complete=True)
         elif event in (MasterEvent.EXITED, MasterEvent.DIED):
             died = event is MasterEvent.DIED
             self._heard = replace(self._heard, exited=True, by_signal=died)
@@ -44,6 +46,11 @@ class Record:
     def sent(self) -> bool:
         """Its master was about to send it."""
         return self._heard.accepted
+
+    @property
+    def complete(self) -> bool:
+        """Whether its output has come to its end."""
+        return self._heard.complete if self.by_master else read_log(self.text()).complete
 
     def read(self) -> SshLog:
         """What ssh has written of it, and with a master, what that has."""
@@ -67,17 +74,18 @@ class Record:
         grown, self._seen = size != self._seen, size
         return grown
 
-    def age(self, started: float | None) -> float:
+    def age(self, running: float) -> float:
         """Seconds since ssh has last written of itself: since it has started the command.
 
-        :param started: when ssh was started, a unix timestamp
+        :param running: seconds since ssh was started
         """
         if self.by_master and self._heard_at:
-            return time.time() - self._heard_at
+            return time.monotonic() - self._heard_at
         try:
-            return time.time() - os.stat(self._file).st_mtime
+            # By the wall clock, which may have been set since.
+            return min(running, time.time() - os.stat(self._file).st_mtime)
         except OSError:
-            return 0.0 if started is None else time.time() - started
+            return running
 
     def end(self) -> None:
         """Its ssh has ended, and what it wrote was read."""

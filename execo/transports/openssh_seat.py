@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from execo.errors import ProcessError
+
 from .ssh_messages import MasterEvent
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from .openssh_channel import OpenSshChannel
 
 __all__ = ["Seat"]
@@ -33,6 +37,7 @@ class Seat:
         self._held: list[tuple[int, OSError | None]] = []
         self._held_error: OSError | None = None
         self._looks = 0
+        self._timer: TimerHandle | None = None
 
     # -- until it was sent ----------------------------------------------------------------------
 
@@ -48,7 +53,7 @@ class Seat:
         if self._channel.master is not None:
             self._channel.input.keep()
             self._since = time.monotonic()
-            self._loop.call_later(self._patience(), self._look_opened, self._since)
+            self._look_later()
 
     def hold_end(self, stream: int, error: OSError | None) -> None:
         """An output of its client has ended."""
@@ -60,6 +65,10 @@ class Seat:
 
     def tell_held(self) -> None:
         """It was sent, or is over: tell what was held."""
+        if self._timer is not None:
+            # It would hold a command that has ended in memory.
+            self._timer.cancel()
+            self._timer = None
         held, self._held = self._held, []
         for stream, error in held:
             self._channel.on_eof(stream, error)
@@ -82,13 +91,29 @@ class Seat:
         timeout = self._channel.target.options.connect_timeout
         return _PATIENCE if timeout is None else max(1.0, timeout)
 
+    def _look_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._patience(), self._look_opened, self._since)
+
     def _look_opened(self, since: float) -> None:
         waits = self._channel.unfinished and self.holds and since == self._since
         if waits and self._channel.master is not None:
             self._channel.transport.masters.suspect(self._channel.master, since)
-            self._loop.call_later(self._patience(), self._look_opened, since)
+            self._look_later()
 
-    # -- its client has failed ------------------------------------------------------------------
+    # -- its client has ended -------------------------------------------------------------------
+
+    def settle(self, status: int | None, error: ProcessError | None) -> None:
+        """Its client has exited, and says of what. Its master has told before whether the output
+        was complete, if it was, and is no more if it was not."""
+        channel, master = self._channel, self._channel.master
+        assert master is not None
+        self._looks += 1
+        if channel.record.complete or master.over or self._looks > _LOOKS:
+            channel.release(status, error)
+        else:
+            self._loop.call_later(_LOOK, self.settle, status, error)
 
     def judge(self, status: int) -> None:
         """Its client has exited with the wait status ``status``, that of a failure. Its master

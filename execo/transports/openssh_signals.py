@@ -64,7 +64,7 @@ class Signals:
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             self.signalled = number
         self._order(number)
-        if ending and not channel.seen and channel.record.age(channel.start_date) < _YOUNG:
+        if ending and not channel.seen and channel.record.age(channel.running) < _YOUNG:
             # The host may be about to start it, with nothing there yet to signal.
             for delay in _AGAIN:
                 self._loop.call_later(delay, self._order_again, number)
@@ -83,7 +83,8 @@ class Signals:
         if self.guard is None:
             without()
             return
-        self.guard.kill(number, self._channel.number, without, group=self._channel.request.group)
+        group, runs = self._channel.request.group, not self._channel.record.read().exited
+        self.guard.kill(number, self._channel.number, without, group=group, runs=runs)
         if number == signal.SIGKILL:
             self._loop.call_later(FROZEN_AFTER, self._look_frozen)
 
@@ -160,4 +161,5 @@ class Signals:
     def release_guard(self) -> None:
         """The guard is needed no more, unless something is to be killed later."""
         if not self._channel.unfinished and not self._watches_survivors and self.guard is not None:
+            self.guard.ended(self._channel.number)
             self._transport.release_guard(self.guard, self._channel)

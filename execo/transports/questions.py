@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from execo._core.runtime import Runtime
+from execo.config import Secret, can_be_sent
 
 __all__ = ["NoAnswer", "Questions", "call", "call_for_text"]
 
@@ -43,9 +44,13 @@ def call_for_text(name: str, ask: Callable[..., Any], *args: Any) -> str | None:
     :raises NoAnswer: if it raises, or gives something else, which is not shown
     """
     text = call(name, ask, *args)
-    if text is not None and not isinstance(text, str):
+    if text is None:
+        return None
+    if not isinstance(text, str):
         raise NoAnswer(f"the function {name!r} gave a {type(text).__name__}, not a string")
-    return text
+    if not can_be_sent(text):
+        raise NoAnswer(f"the function {name!r} gave half a character (a surrogate)")
+    return Secret(text)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ import shlex
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from .detached import DETACHED
 
@@ -32,7 +33,9 @@ __all__ = [
     "CWD_MESSAGE",
     "MARK",
     "ORDER_BYE",
+    "ORDER_END",
     "ORDER_END_FIRST",
+    "ORDER_RUN",
     "Hello",
     "Mark",
     "command_text",
@@ -55,6 +58,13 @@ CWD_EXIT = 126
 
 ORDER_END_FIRST = "end 0\n"
 """Tells the guard that the first command, which was sent without a mark, has ended."""
+
+ORDER_RUN = "run {}\n"
+"""Tells the guard that a command runs: if the client is lost, all of it is ended, also when its
+leader has been quicker than the guard."""
+
+ORDER_END = "end {}\n"
+"""Tells the guard that such a command has ended."""
 
 ORDER_BYE = "bye\n"
 """Tells the guard that the connection closes in good order: it leaves, and touches nothing."""
@@ -263,37 +273,42 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 
 # For dash, bash and busybox sh. It becomes one line in single quotes: no quote, no !, and every
 # line ends where a blank may stand for its end. What comes from /proc is only compared.
+# Every connection pays for what comes before the first order: no other program is run there, and
+# little is read (dash reads byte by byte). The output stays open until then: the server would wake
+# up for its end, and tell us.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended   Q their leaders
+# G numbers whose leader is there   X set: the command to signal is known to run
+# N numbers that the client has said run
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
 _GUARD = r"""
 trap "" HUP INT QUIT PIPE TERM;
-n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b=;
+n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b= N=" ";
 s=other; [ -r /proc/self/environ ] && s=linux;
 echo "execo-guard 1 ${SHELL##*/} $s";
-exec >/dev/null 2>&1;
 unset SSH_CONNECTION GREP_OPTIONS;
 export LC_ALL=C;
 cd /proc || cd /;
 
-# g pattern file...: a line file:match for each match.
+# g pattern file...: a line file:match for each match. Where grep ends at a NUL, one grep reads all
+# files, each as a line, whose number tells which.
 g() { q=$1; shift;
 if [ "$a" ]; then grep -asHoE -e "$q" "$@" /dev/null;
-else for f; do [ -e ${f%/*}/exe ] && tr "\0" " " <$f | grep -oE -e "$q" |
-while read -r l; do echo "$f:$l"; done; done;
+else for f; do [ -e ${f%/*}/exe ] && tr "\0\n" "  " <$f; echo; done | grep -noE -e "$q" |
+while read -r l; do case $l in [0-9]*:*) eval f="\${${l%%:*}}"; echo "$f:${l#*:}";; esac; done;
 fi </dev/null; };
 
 # st pid: its state R, its parent P and its session S.
 st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
 
-# What the server has started are the children of our parent, if we are one of them.
-st $$; [ "$S" = $$ ] && read -r b <$PPID/task/$PPID/children;
+# What the server has started are the children of our parent, if that is the server: see the end.
+{ read -r b <$PPID/task/$PPID/children; } 2>/dev/null;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
-scan() { L= U= Q=" ";
+scan() { L= U= G= Q=" ";
 a=${a:-$(printf "x\0y" | grep -aoE y)};
 for l in $(g "(-c.(exec /bin/sh -c .)?export )?EXECO_MARK=$n[.][0-9]+[.][0-9$]+([.]d)?"
 [0-9]*/cmdline [0-9]*/environ); do
@@ -302,9 +317,9 @@ case $f in cmdline:E*) continue;; esac;
 case $l in *EXECO_MARK=*) ;; *) continue;; esac;
 m=${l##*=$n.}; j=${m%%.*}; m=${m#*.}; L="$L $p:$j";
 case $m in
-$p) U="$U $j" Q="$Q$p ";;
-*d) ;;
-[$]*) st $p; [ "$S" = $p ] && U="$U $j";;
+$p) G="$G $j" U="$U $j" Q="$Q$p ";;
+$p.d) G="$G $j" Q="$Q$p ";;
+[$]*) st $p; [ "$S" = $p ] && G="$G $j" && case $m in *d) ;; *) U="$U $j";; esac;;
 esac;
 done;
 case $W in *" 0 "*) first;; esac; };
@@ -319,10 +334,23 @@ done;
 m=$(g EXECO_MARK= $F); m=" "$(echo $m);
 for p in $i; do case $m in *" $p/"*) ;; *) kill -0 $p && L="$L $p:0";; esac; done; };
 
+# What execs has no text and no environment for a moment.
+blind() { for f in $(grep -sL -e . [0-9]*/cmdline </dev/null); do
+[ -e ${f%/*}/exe ] && return; done; return 1; };
+
+# The server starts something: one of its children is the server still.
+starts() { i=; read -r m <$PPID/comm && read -r i <$PPID/task/$PPID/children;
+for p in $i; do read -r x <$p/comm; [ "$x" = "$m" ] && return; done; return 1; };
+
+# again: a command that runs was not seen: three looks at least, more while it may become visible.
+again() { X=$((X+1));
+[ $X = 2 ] && return;
+[ $X = 3 ] || { [ $X -lt 15 ] && { starts || blind; }; } && { sleep 0.1 || sleep 1; }; };
+
 # A sudo has stopped with its command, and is continued (C): it may have another one in between.
 # k signal: again until nothing new is found. From the second time on not the children of what
 # was signalled and lives: they may be what its handler runs to clean up.
-k() { r=0; v=4; [ $1 = KILL ] && v=20;
+k() { exec >/dev/null 2>&1; r=0; v=4; [ $1 = KILL ] && v=20;
 while [ $r -lt $v ]; do r=$((r+1)) h= y=; scan; [ "$t" ] && W="$W$U ";
 for l in $L; do
 p=${l%:*};
@@ -338,28 +366,37 @@ case $Q in *" $p "*) st $p; C=$P; st $C; C="$C $P";; *) C=;; esac;
 kill -$1 $p;
 case $1 in TERM) kill -CONT $p $C;; KILL|CONT) kill -CONT $C;; esac;
 done;
+case "$G " in *"$W"*) X=;; esac;
+case $W$y in " 0 1") X=;; esac;
+[ "$X" ] && again && r=0 && continue;
 [ "$h" ] || break;
 done; };
 
-while read -r o s w; do case $o in
+while read -r o s w X; do case $o in
 kill|lead) W=" $w " T=" "; k $s;;
-end) e=1;;
+run) N="$N$s ";;
+end) case $s in 0) e=1;; esac;
+case $N in *" $s "*) N="${N%% $s *} ${N#* $s }";; esac;;
 bye) exit 0;;
 esac; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
-# nothing lives of what the server had started.
+# nothing lives of what the server had started, which leads a session. But one that the client said
+# runs has ended because the client is lost (its stdin has ended, nobody reads what it prints), as
+# others may have.
+exec >/dev/null 2>&1;
+st $$; [ "$S" = $$ ] || b=;
 for p in $b; do [ $p = $$ ] && continue; st $p;
 case $R in ""|[ZX]) ;; *) b=;; esac; done;
-[ "$b" ] && e=1;
+case $N in *" 0 "*) ;; *) [ "$b" ] && e=1;; esac;
 
 # Twice at least: what was about to start may come to light a little later.
-W=" 0 " T=" " t=0 o=;
+W=" 0$N" T=" " t=0 o= X=;
 while [ $t -lt 3 ]; do t=$((t+1)); k TERM;
-[ "$y" ] || [ $t = 1 ] || exit 0;
+[ "$y" ] || [ $t = 1 ] || blind || exit 0;
 sleep 0.3 || { sleep 1; t=3; };
 done;
-k KILL
+k KILL; exit 0
 """
 
 
@@ -380,13 +417,22 @@ def guard_text(nonce: str, *, first: bool = True) -> str:
     :raises ValueError: if the nonce is not made of hex digits
     """
     _check_nonce(nonce)
-    text = _GUARD.replace("NONCE", nonce).replace("ENDED", "" if first else "1")
+    return _guard_text(first).replace("NONCE", nonce)
+
+
+@cache
+def _guard_text(first: bool) -> str:
+    text = _GUARD.replace("ENDED", "" if first else "1")
     lines = (line.strip() for line in text.splitlines())
     script = " ".join(line for line in lines if line and not line.startswith("#"))
-    return f"exec /bin/sh -c {quote(script)}"
+    # A login shell that is /bin/sh need not become it once more, which takes as long as all else
+    # here. The eval is for other shells, which would not go on after a syntax that they do not have
+    # (&& in an old fish).
+    here = f'test "$SHELL" = /bin/sh && eval {quote(script)}'
+    return f"eval {quote(here)}; exec /bin/sh -c {quote(script)}"
 
 
-def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
+def kill_order(number: int, signal_number: int, *, group: bool = True, runs: bool = False) -> str:
     """The order to send a signal to every process of a command.
 
     TERM is followed by CONT, since a stopped process would not see it.
@@ -395,12 +441,15 @@ def kill_order(number: int, signal_number: int, *, group: bool = True) -> str:
     :param signal_number: as the client's system numbers it; it is sent by name where it has one
     :param group: False: only to the command's own process, and to leaders of sessions, which is
       what the server has started (and what the command has started with setsid)
+    :param runs: the command is known to run: if its leader is not seen at once, the guard looks
+      again. It is not while it execs, when for a moment it has no environment to read, and while
+      the server has yet to become it
     """
     try:
         name = signal.Signals(signal_number).name.removeprefix("SIG")
     except ValueError:
         name = str(signal_number)  # a real-time signal
-    return f"{'kill' if group else 'lead'} {name} {number}\n"
+    return f"{'kill' if group else 'lead'} {name} {number}{' 1' if runs else ''}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,8 +468,10 @@ class Hello:
 
 def parse_hello(line: str) -> Hello | None:
     """A guard's first line. None for another line: the login shell's start files may print too."""
-    found = re.search(r"execo-guard 1 (.*) (linux|other)\s*$", line)
-    if found is None:
+    # Without a regular expression: with blanks in it, a host could keep one busy for ever.
+    said, _, system = line.rstrip().rpartition(" ")
+    _, begun, shell = said.partition("execo-guard 1 ")
+    if not begun or system not in ("linux", "other"):
         return None
-    shell = found[1].strip()
-    return Hello(shell, shell in POSIX_SHELLS, found[2] == "linux")
+    shell = shell.strip()
+    return Hello(shell, shell in POSIX_SHELLS, system == "linux")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, cast
@@ -22,7 +23,7 @@ from paramiko.packet import Packetizer
 from execo._core.loop import Loop
 
 from .base import Algorithms
-from .channel import SshChannel
+from .channel import SshChannel, text_of
 from .wire import AnyWire
 
 __all__ = ["Event", "Session"]
@@ -40,9 +41,29 @@ _KNOWN: dict[str, Container[str]] = {
 }
 
 
+LONGEST_MESSAGE = 256 * 1024
+"""Bytes of a message of SSH at the most, as in OpenSSH; data comes in pieces of 32 KiB."""
+
+
 class _QuietPacketizer(Packetizer):
+    """``understood`` is when the last message was complete (monotonic)."""
+
+    understood = 0.0
+
     def start_handshake(self, timeout: float) -> None:
         """Does nothing: it would start a thread for its timer; ours is on the loop."""
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        # The length of a message is not protected: one that was damaged on its way would have us
+        # wait for up to 4 GiB, of which each answer to a question is a part.
+        if n > LONGEST_MESSAGE:
+            raise paramiko.SSHException(f"what came is damaged: a message of {n} bytes")
+        return super().read_all(n, check_rekey)
+
+    def read_message(self) -> tuple[int, Message]:
+        message = super().read_message()
+        self.understood = time.monotonic()
+        return message
 
 
 class Event(threading.Event):
@@ -157,6 +178,11 @@ class Session(paramiko.Transport):
         self.post(message)
 
     @property
+    def understood(self) -> float:
+        """When the last message was complete (monotonic)."""
+        return cast(_QuietPacketizer, self.packetizer).understood
+
+    @property
     def channels(self) -> int:
         """How many channels are open, or about to be."""
         return len(self._open)
@@ -229,7 +255,7 @@ class Session(paramiko.Transport):
 
     def _parse_disconnect(self, m: Message) -> None:
         m.get_int()
-        self.saved_exception = paramiko.SSHException(m.get_text())  # paramiko throws it away
+        self.saved_exception = paramiko.SSHException(text_of(m))  # paramiko throws it away
 
     def _parse_channel_open_success(self, m: Message) -> None:
         channel = self._open.get(m.get_int())
@@ -242,7 +268,7 @@ class Session(paramiko.Transport):
         if channel is not None and channel.is_open:
             raise paramiko.SSHException(f"the host refuses channel {number}, which is open")
         if channel is not None:
-            code, text = m.get_int(), m.get_text()
+            code, text = m.get_int(), text_of(m)
             why = text or common.CONNECTION_FAILED_CODE.get(code, f"code {code}")
             self.loop.call_soon(channel.refuse, code, why)
 

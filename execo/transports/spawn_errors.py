@@ -14,9 +14,11 @@ _LONGEST_NAME = 100
 
 
 def spawn_error(exc: BaseException, argv: Sequence[str], cwd: str | None) -> SpawnError:
-    """The error for a process that ``exc`` kept from starting; ``exc`` is its cause."""
+    """The error for a process that ``exc`` kept from starting; ``exc`` is its cause, without its
+    traceback: the frames of :mod:`subprocess` hold the whole environment, and who shows a traceback
+    with its variables would show the secrets in there."""
     error = SpawnError(_explain(exc, argv, cwd), command=" ".join(map(str, argv)))
-    error.__cause__ = exc
+    error.__cause__ = exc.with_traceback(None)
     return error
 
 
@@ -56,5 +58,7 @@ def _explain_system(exc: OSError, name: str, place: str) -> str:
             return "its arguments or its environment are too long for the system"
         case errno.EMFILE | errno.ENFILE:
             return "no free descriptors; raise the limit (ulimit -n)"
+        case errno.EAGAIN:
+            return "no room for another process; raise the limit (ulimit -u)"
         case _:
             return exc.strerror or str(exc)

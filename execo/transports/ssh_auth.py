@@ -203,7 +203,7 @@ class UserAuth:
         self._listener = None
 
     def _on_service(self, message: Message) -> None:
-        if message.get_text() == _SERVICE:
+        if message.get_string() == _SERVICE.encode():
             self._tell(lambda listener: listener.auth_ready())
 
     def _on_success(self, message: Message) -> None:
@@ -213,7 +213,7 @@ class UserAuth:
         self._tell(lambda listener: listener.auth_done())
 
     def _on_failure(self, message: Message) -> None:
-        allowed = message.get_list()
+        allowed = message.get_string().decode("utf-8", "replace").split(",")
         partial = message.get_boolean()
         self._tell(lambda listener: listener.auth_refused(allowed, partial))
 

@@ -10,6 +10,7 @@ import os
 import time
 
 from execo._core.locks import new_lock
+from execo._core.room import with_room
 from execo.errors import SshConfigError
 
 from . import ssh_config
@@ -56,9 +57,12 @@ class SshConfigFiles:
         environment = dict(os.environ)
         if self._read is None or self._read.changed or environment != self._environment:
             try:
-                self._read, self._error = _read(self._choice), None
+                self._read, self._error = with_room(_read, self._choice), None
             except SshConfigError as exc:
                 self._error, self._read = exc, None
+            except OSError as exc:
+                error = SshConfigError(f"it cannot be read: {exc.strerror}", filename=exc.filename)
+                self._error, self._read = error, None
             self._environment = environment
         self._until = time.monotonic() + KEPT
 

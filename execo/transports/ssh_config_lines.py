@@ -7,6 +7,7 @@ leaves it open.
 
 from __future__ import annotations
 
+import errno
 import glob
 import grp
 import os
@@ -32,6 +33,7 @@ DEEPEST = 16
 """Files that include one another, as ssh counts."""
 
 _SPACE = " \t\r\n"
+_NO_ROOM = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,21 @@ class Reading:
         :param check: refuse it if others may write to it
         :param must: it has to be there
         :raises SshConfigError: for what ssh refuses
+        :raises OSError: for want of a descriptor: to pass over the file would be to reach another
+          host, as another user, than it says
         """
-        path = expand_home(path, self.home)
+        try:
+            path = expand_home(path, self.home)
+            os.fsencode(path)
+            if "\0" in path:
+                raise ValueError("a file cannot have this name")
+        except ValueError as exc:
+            raise SshConfigError(str(exc), filename=path) from exc
         try:
             return self._file(path, place=place, check=check, depth=0)
         except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                raise
             if must:
                 raise SshConfigError(f"it cannot be read: {exc.strerror}", filename=path) from exc
             return []
@@ -258,6 +270,8 @@ class Reading:
         except FileNotFoundError:
             return []  # a link that leads nowhere
         except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                raise
             raise line.error(f"{path} cannot be read: {exc.strerror}") from exc
 
 

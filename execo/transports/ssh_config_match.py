@@ -19,6 +19,7 @@ __all__ = [
     "Subject",
     "fits",
     "next_word",
+    "wildcards",
 ]
 
 _SPACE = " \t\r\n"
@@ -54,10 +55,20 @@ def fits(pattern: str, text: str) -> bool:
     return _regex(pattern).fullmatch(text) is not None
 
 
+def wildcards(pattern: str) -> str:
+    """A pattern with ``*`` and ``?`` as a regular expression. Not fnmatch: brackets mean
+    themselves."""
+    first, *others = (re.escape(one).replace(r"\?", ".") for one in re.split(r"\*+", pattern))
+    if not others:
+        return first
+    # What follows a star is taken where it comes first, and for good (?>): tried at every place,
+    # several stars would take for ever.
+    between = "".join(f"(?>.*?{one})" for one in others[:-1])
+    return f"{first}{between}.*{others[-1]}"
+
+
 def _regex(pattern: str) -> re.Pattern[str]:
-    # Not fnmatch: brackets mean themselves. Stars in a row would take for ever.
-    text = re.escape(re.sub(r"\*+", "*", pattern))
-    return re.compile(text.replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+    return re.compile(wildcards(pattern), re.DOTALL)
 
 
 class _Patterns:

@@ -6,7 +6,7 @@ Reference: ssh_config(5).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,11 @@ from .ssh_config_lines import Setting
 from .ssh_config_lookup import Lookup
 from .ssh_config_match import fits
 from .ssh_config_values import Hop
-from .ssh_tokens import PROXY, Tokens, expand_home
+from .ssh_tokens import PROXY, Tokens, expand_home, refuse_for_shells
 
 __all__ = ["HostSettings", "settings_of"]
 
 DEFAULT_PORT = 22
-
-_FOR_SHELLS = frozenset("'`\"$\\;&<>|(){}")
-"""What a host may not bring into the command line of a ProxyCommand, as ssh since OpenSSH 9.6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +228,7 @@ class _Result:
         elif value == "-":
             self._leave(setting, "speaks through the stdin and stdout of ssh")
         elif value.lower() != "none":
-            _refuse_for_shells(self._lookup.original_host, _FOR_SHELLS)
-            _refuse_for_shells(self._lookup.asked_user or "", _FOR_SHELLS - {"$", "\\"})
+            refuse_for_shells(self._lookup.original_host, self._lookup.asked_user)
             self._fields["proxy_command"] = self.tokens.expand(value, PROXY)
 
     def _jump(self, setting: Setting, hops: tuple[Hop, ...] | str) -> None:
@@ -309,14 +305,6 @@ def _add_variables(known: dict[str, Setting], setting: Setting) -> None:
                 del known[name]
         else:
             known.setdefault(word, setting)
-
-
-def _refuse_for_shells(name: str, refused: Collection[str]) -> None:
-    """As ssh does: a host named ``$(...)`` must not become a command of the local shell."""
-    if name.startswith("-") or any(
-        c in refused or c.isspace() or not c.isprintable() for c in name
-    ):
-        raise ValueError(f"{name!r} cannot be part of a command")
 
 
 _PREPARED: dict[str, Callable[[_Result, Setting], None]] = {

@@ -5,9 +5,10 @@
     DIALING ──> KEYS ──> LOGIN ──> READY ──> OVER
                  (session set-up)
 
-The first command is sent as it is as soon as the connection is ready, and the guard right behind
-it. Until the guard has said what the login shell is, other commands wait; from then on each bears
-a mark by which the guard finds its processes. Where no guard can be, commands are sent as they are.
+The first command is sent as it is as soon as the connection is ready, and the guard with it, right
+behind. Until the guard has said what the login shell is, other commands wait; from then on each
+bears a mark by which the guard finds its processes. Where no guard can be, commands are sent as
+they are.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ __all__ = ["Command", "Lessee", "SshConnection", "State"]
 SESSIONS = 10
 """Channels of one connection at the most: what a server allows by default (MaxSessions). One of
 them is the guard's."""
+
+_YOUNG = 0.2
+"""Seconds, at the most, that a command runs until the guard is told of it."""
 
 
 class State(enum.Enum):
@@ -118,6 +122,9 @@ class SshConnection:
         self._first: Command | None = None  # the one without a mark, until it has ended
         self._waiting: deque[Command] = deque()
         self._unanswered: dict[Command, TimerHandle] = {}
+        self._young: set[int] = set()  # commands that run, and are not worth an order yet
+        self._known: set[int] = set()  # those that the guard was told of
+        self._tell_timer: TimerHandle | None = None
 
     # -- keys and login -------------------------------------------------------------------------
 
@@ -179,13 +186,16 @@ class SshConnection:
             self._number = 1
             self._first = command
             command.send(self, 0, None, False)
+            if self._first is not None:
+                # In one go: the host wakes up once for both, and we for its answers.
+                self.open_guard()
         else:
             self._waiting.append(command)
             if self._first is None:
                 self.open_guard()
 
     def open_guard(self) -> None:
-        """The first command has gone out, or there is none: have the guard follow."""
+        """The first command goes out, or there is none: have the guard follow."""
         from .guard import Guard
 
         if self._guard is None and not self._plain and self.state is State.READY:
@@ -263,18 +273,41 @@ class SshConnection:
         self.finished()
         return True
 
-    def signal(self, number: int, command: int, *, group: bool = True) -> bool:
-        """Have the guard signal a command; False if there is none that can."""
+    def signal(self, number: int, command: int, *, group: bool = True, runs: bool = False) -> bool:
+        """Have the guard signal a command; False if there is none that can.
+
+        :param runs: it is known to run
+        """
         guard = self._guard
         if command < 0 or guard is None or self._plain:
             return False
         if self._hello is not None and not guard.works:
             return False
-        guard.kill(number, command, group=group)
+        guard.kill(number, command, group=group, runs=runs)
         return True
+
+    def started(self, command: int) -> None:
+        """A command runs. If that lasts, the guard is told."""
+        if command >= 0 and not self._plain:
+            self._young.add(command)
+            if self._tell_timer is None:
+                self._tell_timer = self.runtime.loop.call_later(_YOUNG, self._tell_running)
+
+    def _tell_running(self) -> None:
+        self._tell_timer = None
+        if self._guard is not None and not self._plain and self.state is State.READY:
+            for command in self._young:
+                self._guard.runs(command)
+            self._known |= self._young
+        self._young.clear()
 
     def exited(self, command: int) -> None:
         """A command has exited, and what it has left behind was left on purpose."""
+        self._young.discard(command)
+        if command in self._known:
+            self._known.discard(command)
+            if command and self._guard is not None:
+                self._guard.ended(command)
         if command == 0 and self._first is not None:
             self._first = None
             if self._guard is not None:
@@ -299,7 +332,7 @@ class SshConnection:
         self.busy -= 1
         self.ended()
         if command is self._first:
-            self._first = None  # it did not run
+            self.exited(0)  # it did not run
         if full:
             self.room = max(1, self.busy)
             self._pool.learn_room(self)

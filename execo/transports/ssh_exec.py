@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from execo._core.loop import Loop
 from execo.errors import CancelledError, ProcessError, Reason, SpawnError
+from execo.log import logger
 
 from .base import ENDING_SIGNALS, Exec, Sink
 from .remote_shell import Mark, command_text
+from .signal_requests import SignalRequests
 from .ssh_expired import ExpiryWatch
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ PATIENCE = 10.0
 """Seconds that a host has to end a command that got a SIGKILL, or to say whether one runs that is
 not wanted any more: a frozen one never answers."""
 
+
+_NAMED = frozenset(map(int, signal.Signals))
+"""Signals with a name of their own: all but real-time ones."""
 
 _MOST_TRIES = 10
 """Channels that are asked for where nothing else runs, until that is not why there is none."""
@@ -74,6 +79,7 @@ class SshExec:
     _watched = False  # what survives it will be killed
     _stdin_closed = False
     _in_line = False
+    _signal_requests: SignalRequests | None = None
     _expiry: ExpiryWatch | None = None  # while its output may say that it did not run
     _uncounted = 0  # bytes at the end of its stdin that are not the user's
 
@@ -140,7 +146,6 @@ class SshExec:
     def channel_opened(self) -> None:
         assert self._connection is not None
         self._connection.proven = True
-        self._connection.open_guard()
 
     def channel_refused(self, why: str) -> None:
         connection = self._connection
@@ -168,6 +173,8 @@ class SshExec:
 
     def channel_answered(self, ok: bool) -> None:
         if self._state is not _State.SENT:
+            if self._signal_requests is not None:
+                self._signal_requests.answered(ok)
             return
         assert self._connection is not None
         self._connection.answered(self)
@@ -179,7 +186,11 @@ class SshExec:
         self._state = _State.RUNNING
         self.start_date = time.time()
         self.waited = time.monotonic() - self._opened
+        if not self.request.detach:
+            self._connection.started(self._number)
         self._sink.on_start()
+        if self._eof:
+            self._tell_eof(None)
         if self._transport.closed and not self.request.detach:
             self.send_signal(signal.SIGKILL)
 
@@ -225,7 +236,8 @@ class SshExec:
 
     def _signal(self, number: int) -> None:
         assert self._connection is not None
-        guarded = self._connection.signal(number, self._number, group=self.request.group)
+        group, runs = self.request.group, self._state is _State.RUNNING
+        guarded = self._connection.signal(number, self._number, group=group, runs=runs)
         if not guarded:
             self.request_signal(number)
         if number not in ENDING_SIGNALS:
@@ -239,6 +251,22 @@ class SshExec:
 
     def request_signal(self, number: int) -> None:
         """Ask the server itself to send a signal; not every one does."""
+        if number not in _NAMED:
+            logger.warning(
+                "%s: signal %d is not sent: it has no name by which a server can be asked for it, "
+                "and there is no guard",
+                self._host,
+                number,
+            )
+            return
+        if self._signal_requests is None:
+            started = self._opened + self.waited
+            self._signal_requests = SignalRequests(
+                self._loop, started, self._post_signal, lambda: self._state is _State.RUNNING
+            )
+        self._signal_requests.ask(number)
+
+    def _post_signal(self, number: int) -> None:
         from .channel import signal_request
 
         if self._channel is not None:
@@ -286,7 +314,8 @@ class SshExec:
     def end_hard(self) -> None:
         """Kill it with all that it has started, even if it has exited itself."""
         if self._connection is not None and self.started:
-            self._connection.signal(signal.SIGKILL, self._number)
+            runs = self._state is _State.RUNNING
+            self._connection.signal(signal.SIGKILL, self._number, runs=runs)
 
     def _watch_survivors(self) -> None:
         """What survives its leader, which was told to end, has so long to do the same."""
@@ -307,6 +336,8 @@ class SshExec:
     # -- what the host says ---------------------------------------------------------------------
 
     def channel_data(self, stream: int, data: bytes) -> None:
+        if self._state is _State.SENT:
+            self.channel_answered(True)  # it cannot print without: some servers are that quick
         if self.started:
             self._sink.on_data(stream, data)
             if self._expiry is not None:
@@ -342,8 +373,11 @@ class SshExec:
             self._eof = True
             self._look_done()
             if self.started:
-                self._sink.on_eof(1, error)
-                self._sink.on_eof(2, error)
+                self._tell_eof(error)
+
+    def _tell_eof(self, error: OSError | None) -> None:
+        self._sink.on_eof(1, error)
+        self._sink.on_eof(2, error)
 
     def channel_exit(self, status: int | None, why: str) -> None:
         if self._state is _State.SENT:

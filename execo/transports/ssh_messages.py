@@ -30,6 +30,7 @@ __all__ = [
     "place",
     "read_event",
     "read_log",
+    "signal_name",
 ]
 
 FOLLOW = (
@@ -38,10 +39,11 @@ FOLLOW = (
         for function in ("client_status_confirm", "client_input_channel_req", "server_alive_check")
     )
     + ",channels.c:channel_input_open_failure():*"
+    + ",nchan.c:chan_rcvd_ieof():*,nchan.c:chan_rcvd_oclose():*"
 )
 """The LogVerbose (OpenSSH 8.5 and later) that makes ssh write when a command is accepted, that it
-has exited, and that the host opens no session. Not the level DEBUG1: from INFO on ssh prints the
-host's banner on the command's stderr."""
+has exited, that its output is complete, and that the host opens no session. Not the level DEBUG1:
+from INFO on ssh prints the host's banner on the command's stderr."""
 
 FOLLOW_MASTER = ",".join(
     [
@@ -60,18 +62,20 @@ SHARED_SSH = "the ssh that keeps the shared connection"
 SSH_FAILED = 255 << 8
 """The wait status of an ssh that has failed, or whose command has exited 255 or died."""
 
-_FORCED = r"(?:debug\d: )?(?:clientloop\.c:\w+\(\):\d+ \([^)]*\): )?"
+_FORCED = r"(?:debug\d: )?(?:(?:clientloop|nchan)\.c:\w+\(\):\d+ \([^)]*\): )?"
 _ACCEPTED = re.compile(_FORCED + r"exec request accepted on channel")
 _EXITED = re.compile(_FORCED + r"client_input_channel_req: channel \d+ rtype exit-(status|signal)")
+_COMPLETE = re.compile(_FORCED + r"channel \d+: rcvd (?:eof|close)$")
 _PLACE = re.compile(r"^(?:clientloop|channels)\.c:\w+\(\):\d+ \([^)]*\): ")
 _EVENTS = re.compile(
-    r"(?:debug\d: )?(?:mux|clientloop|channels)\.c:\w+\(\):\d+ \([^)]*\): (?:"
+    r"(?:debug\d: )?(?:mux|clientloop|channels|nchan)\.c:\w+\(\):\d+ \([^)]*\): (?:"
     r"(?P<listens>mux listener channel )|"
     r"(?P<cannot>.*(?:disabling multiplexing|ControlSocket|mux listener))|"
-    r"id (?P<channel>\d+)$|"
+    r"id (?P<channel>\d{1,10})$|"
     r"Sending command: (?P<command>.*)|"
-    r"exec request (?P<accepted>accepted) on channel (?P<on>\d+)|"
-    r"client_input_channel_req: channel (?P<of>\d+) rtype exit-(?P<exit>status|signal)|"
+    r"exec request (?P<accepted>accepted) on channel (?P<on>\d{1,10})|"
+    r"client_input_channel_req: channel (?P<of>\d{1,10}) rtype exit-(?P<exit>status|signal)|"
+    r"channel (?P<ending>\d{1,10}): rcvd (?:eof|close)$|"
     r"channel \d+: (?P<refused>open failed): )"
 )
 _CANNOT_LISTEN = re.compile(
@@ -92,12 +96,14 @@ class SshLog:
     :param accepted: the host has taken the command (known with :data:`FOLLOW` alone)
     :param exited: the command has exited (likewise)
     :param by_signal: it has died of a signal; ssh does not say of which (likewise)
+    :param complete: its output has come to its end (likewise)
     """
 
     messages: tuple[str, ...] = ()
     accepted: bool = False
     exited: bool = False
     by_signal: bool = False
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +123,20 @@ class Trouble:
 def read_log(text: str) -> SshLog:
     """Understand the text of ``ssh -E``."""
     messages: list[str] = []
-    accepted = exited = by_signal = False
+    accepted = exited = by_signal = complete = False
     # Not splitlines(): ssh escapes what is not printable, and a line ends with CR LF or LF.
     for line in text.replace("\r", "").split("\n"):
         if _ACCEPTED.match(line):
             accepted = True
         elif found := _EXITED.match(line):
             exited, by_signal = True, found[1] == "signal"
+        elif _COMPLETE.match(line):
+            complete = True
         else:
             message = _PLACE.sub("", line).strip()
             if not _CHATTER.match(message):
                 messages.append(message)
-    return SshLog(tuple(messages), accepted, exited, by_signal)
+    return SshLog(tuple(messages), accepted, exited, by_signal, complete)
 
 
 class MasterEvent(enum.Enum):
@@ -141,6 +149,7 @@ class MasterEvent(enum.Enum):
     ACCEPTED = enum.auto()
     EXITED = enum.auto()
     DIED = enum.auto()  # of a signal
+    COMPLETE = enum.auto()  # its output has come to its end
     REFUSED = enum.auto()  # the host opens no further channel
 
 
@@ -162,6 +171,8 @@ def read_event(line: str) -> tuple[MasterEvent, int, str] | None:
     if found["exit"]:
         exited = found["exit"] == "status"
         return MasterEvent.EXITED if exited else MasterEvent.DIED, int(found["of"]), ""
+    if found["ending"]:
+        return MasterEvent.COMPLETE, int(found["ending"]), ""
     if found["refused"]:
         return MasterEvent.REFUSED, -1, ""
     return MasterEvent.COMMAND, -1, found["command"]
@@ -261,7 +272,8 @@ _STARTS = {
 def failure(
     target: Target, status: int | None, log: SshLog, tail: Sequence[str], *, follows: bool
 ) -> ProcessError | None:
-    """Why a command did not run, or was lost; None if ``status`` is its own.
+    """Why a command did not run, or was lost, or some of its output was, after its exit; None if
+    ``status`` is its own, and all has come.
 
     :param status: the wait status of its ssh
     :param tail: the last lines of its stderr: ssh writes there that a host has closed a connection,
@@ -269,10 +281,11 @@ def failure(
     :param follows: it was run with :data:`FOLLOW`, so that the log says whether it has exited
     """
     if status is not None and os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
+        name = signal_name(os.WTERMSIG(status))
         cause = f"somebody has ended the ssh command on this machine ({name})"
         return _error(target, Reason.CONNECT, _lost(target, cause, _LOST))
-    if status != SSH_FAILED or log.exited:
+    cut = follows and log.exited and not log.complete
+    if not cut and (status != SSH_FAILED or log.exited):
         return None
     trouble = diagnose(log.messages, target.address)
     if trouble is None:
@@ -293,6 +306,14 @@ def failure(
             hint = _NO_KEY_FILE.format(keyfile=target.keyfile)
         message = f"{start}: {trouble.cause}; {hint}"
     return _error(target, trouble.reason, message)
+
+
+def signal_name(number: int) -> str:
+    """A signal for messages."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal
 
 
 def _lacks_key_file(target: Target) -> bool:

@@ -15,7 +15,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["ALL", "HOST", "PROXY", "LocalNames", "Tokens", "expand", "expand_home"]
+__all__ = [
+    "ALL",
+    "HOST",
+    "PROXY",
+    "LocalNames",
+    "Tokens",
+    "expand",
+    "expand_home",
+    "refuse_for_shells",
+]
 
 HOST = "h"
 """Tokens of HostName."""
@@ -113,6 +122,24 @@ _LETTERS: dict[str, Callable[[Tokens], str]] = {
     "r": lambda tokens: tokens.user,
     "u": lambda tokens: tokens.local.user,
 }
+
+_FOR_SHELLS = frozenset("'`\"$\\;&<>|(){}")
+
+
+def refuse_for_shells(host: str, user: str | None) -> None:
+    """As ssh does since OpenSSH 9.6: a host named ``$(...)`` must not become a command of the local
+    shell, by way of a token in a ProxyCommand, a LocalCommand or a ``Match exec``.
+
+    :param host: the host as it was asked for
+    :param user: the user as he was asked for, None if nobody was
+    :raises ValueError: for a name with characters of the shell
+    """
+    for name, refused in ((host, _FOR_SHELLS), (user or "", _FOR_SHELLS - {"$", "\\"})):
+        if name.startswith("-") or any(
+            c in refused or c.isspace() or not c.isprintable() for c in name
+        ):
+            raise ValueError(f"{name!r} cannot be part of a command")
+
 
 _TOKEN = re.compile(r"%(.?)", re.DOTALL)
 _TOKEN_OR_VARIABLE = re.compile(r"%(.?)|\$\{([^}]*)(\}?)", re.DOTALL)

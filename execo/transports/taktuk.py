@@ -14,14 +14,18 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
+from execo._core.child import descriptors_of_a_child
 from execo._core.latch import Latch
+from execo._core.room import with_room
 from execo._core.runtime import Runtime
 from execo.config import configuration
 from execo.errors import CancelledError, ProcessError, SpawnError
 
 from . import get as get_transport
+from . import guard_path
 from .base import Channel, ConnectionOptions, Exec, Request, Sink, not_supported
 from .openssh_folder import LogFolder
 from .remote_shell import Mark, command_text, guard_text
@@ -35,6 +39,13 @@ __all__ = ["TaktukTransport"]
 
 _LAST_WAIT = 2.0
 
+_EACH_HOST = 3
+"""Descriptors that a taktuk takes for each host that it has connected to."""
+
+_TAKTUKS_OWN = 16
+"""Descriptors that it takes for itself. Past its limit it gives up hosts: so hosts that are more
+than one can have are shared out among several."""
+
 
 class TaktukTransport:
     """Runs commands on hosts, those that are opened together through one taktuk."""
@@ -45,7 +56,7 @@ class TaktukTransport:
         self.loop = runtime.loop
         self.closed = False
         self._lock = threading.Lock()
-        self._folder = LogFolder()
+        self._folder = LogFolder(partial(guard_path, runtime))
         self._numbers = 0
         # Those whose taktuk has not ended. Under the lock, as the two above.
         self._live: set[TaktukRun] = set()
@@ -71,8 +82,10 @@ class TaktukTransport:
             else:
                 key = (channel.target.options, channel.request.detach)
                 groups.setdefault(key, []).append((channel, words))
+        most = max(1, (descriptors_of_a_child() - _TAKTUKS_OWN) // _EACH_HOST)
         for (options, detach), members in groups.items():
-            self._start(options, detach, members)
+            for first in range(0, len(members), most):
+                self._start(options, detach, members[first : first + most])
         return [cast(Channel, channel) for channel in channels]
 
     def _prepare(self, channel: TaktukChannel) -> HostWords | ProcessError:
@@ -107,7 +120,8 @@ class TaktukTransport:
         """Start the taktuk of these hosts."""
         channels = [channel for channel, _ in members]
         try:
-            run = self._make_run(channels, host_file(words for _, words in members))
+            data = host_file(words for _, words in members)
+            run = with_room(self._make_run, channels, data)
         except (OSError, ValueError) as exc:
             for channel in channels:
                 error = SpawnError(f"cannot write the file of hosts for taktuk: {exc}")
@@ -126,7 +140,12 @@ class TaktukTransport:
             self._numbers += 1
             path = self._folder.file(self._numbers)
             with open(path, "xb", opener=_private) as file:
-                file.write(data)
+                try:
+                    file.write(data)
+                    file.flush()
+                except OSError:
+                    os.unlink(path)  # no room on the disk
+                    raise
             run = TaktukRun(self, channels, path)
             self._live.add(run)
         return run

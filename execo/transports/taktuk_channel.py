@@ -214,7 +214,7 @@ class TaktukChannel:
     def _tell_guard(self, number: int) -> None:
         """Signal all that bears the command's mark."""
         # Each command has marks of its own, so that the order is the same for all.
-        self._tell(input_data(GUARD, kill_order(1, number).encode()))
+        self._tell(input_data(GUARD, kill_order(1, number, runs=self._running).encode()))
 
     def _kill_plainly(self, number: int) -> None:
         """Signal the command's process group, or itself alone."""

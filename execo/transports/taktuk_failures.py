@@ -18,6 +18,7 @@ __all__ = [
     "no_terminal",
     "not_found",
     "not_reached",
+    "not_tried",
 ]
 
 # What sh(1) and others say of a command that is not there.
@@ -100,6 +101,21 @@ def not_found(program: str, target: Target, cause: ProcessError) -> SpawnError:
     )
     error.__cause__ = cause.__cause__
     return error
+
+
+def not_tried(target: Target, said: Iterable[str]) -> ProcessError:
+    """This machine had no means left to connect to ``target``.
+
+    :param said: what taktuk has written of itself
+    """
+    why = [line for line in said if line.startswith("ERROR : SYSTEM")]
+    what = why[-1].rpartition(": Error ")[2] if why else "it does not say why"
+    return ProcessError(
+        f"cannot connect to {place(target)}: taktuk could not start its connector: {what}; raise "
+        "the limits of descriptors (ulimit -n) and processes (ulimit -u)",
+        reason=Reason.CONNECT,
+        host=target.address,
+    )
 
 
 def no_room(target: Target, command: object, said: Iterable[str]) -> SpawnError:

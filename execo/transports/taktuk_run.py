@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from execo.errors import ProcessError
 
 from .base import Channel
 from .remote_shell import ORDER_BYE
-from .taktuk_failures import bad_options, not_found
+from .taktuk_failures import bad_options, not_found, not_tried
 from .taktuk_frames import ROOT, Event, Frame, FrameParser, Kind, StateChange
 from .taktuk_orders import Orders
 from .taktuk_words import GUARD, for_all, for_ranks, input_data, order
@@ -33,6 +34,7 @@ GATHER = 0.01
 
 _DRAIN = 1.0
 _SAID_LINES = 20
+_GIVEN_UP = re.compile(r"Giving up connection to (\S+)$")
 
 
 class TaktukRun:
@@ -60,6 +62,7 @@ class TaktukRun:
         self._parents: dict[str, str] = {}  # host -> from where it was connected to
         self._connectors: dict[str, int] = {}  # host -> pid of its connector, at the parent
         self._settled: set[str] = set()  # connected, or failed
+        self._given_up: set[str] = set()  # addresses that taktuk could not even try
         self._numbering = False
         self._orders: Orders[TaktukChannel] = Orders()
         self._armed = False
@@ -216,6 +219,14 @@ class TaktukRun:
                 member.fail(bad_options(member.target, [*self._said, *self._parser.noise]))
             self.end()
 
+    def _refuse_given_up(self) -> None:
+        """It has come to the end of its hosts, and passed over some: no state tells of these."""
+        for position, member in self._at.items():
+            if position not in self._settled and member.target.address in self._given_up:
+                self._settled.add(position)
+                member.refuse(not_tried(member.target, self._said))
+        self.look_over()
+
     # -- the sink of the local taktuk -----------------------------------------------------------
 
     def on_open(self, channel: Channel) -> None:
@@ -272,7 +283,10 @@ class TaktukRun:
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.kind is Kind.TAKTUK:
-            self._said.append(frame.payload.decode("utf-8", "replace"))
+            text = frame.payload.decode("utf-8", "replace")
+            self._said.append(text)
+            if (given_up := _GIVEN_UP.search(text)) is not None:
+                self._given_up.add(given_up[1])
             return
         if frame.kind is Kind.CONNECTOR:
             position, _, line = frame.payload.decode("utf-8", "replace").partition(" ")
@@ -313,6 +327,8 @@ class TaktukRun:
             self._remove_file()
             if not self._settled:
                 self.loop.call_later(_DRAIN, self._look_options)  # it says more
+            if self._given_up:
+                self.loop.call_later(_DRAIN, self._refuse_given_up)
 
     def _on_connection(self, change: StateChange, peer: TaktukChannel, frame: Frame) -> None:
         """Something has happened between two hosts, seen from the upper one."""

@@ -57,7 +57,7 @@ class Upkeep:
         if options.idle_limit is not None:
             self._idle.get(options.idle_limit, {}).pop(connection, None)
         connection.life.used_since = time.monotonic()
-        connection.life.questions = 0
+        connection.life.questions = connection.life.doubts = 0
         if options.keepalive:
             self._used.add(connection)
             self._wake_to_ask(connection.life.used_since + options.keepalive)
@@ -147,14 +147,14 @@ class Upkeep:
             options = connection.target.options
             interval = options.keepalive or math.inf
             heard = connection.life.heard
-            if connection.life.questions and heard > connection.life.asked:
-                connection.life.questions = 0
+            connection.life.look_answered()
             last = max(heard, connection.life.used_since)
             since = connection.life.asked if connection.life.questions else last
             if since + interval * (1 - _SLACK) > now:
                 due = min(due, since + interval)
             elif connection.life.questions >= options.keepalive_count:
-                lost.append((connection, now - last))
+                understood = max(connection.session.understood, connection.life.used_since)
+                lost.append((connection, now - understood))
             else:
                 connection.life.questions += 1
                 connection.life.asked = now
