@@ -17,20 +17,20 @@ from typing import Any
 import pytest
 
 import execo_engine
-from execo import Remote
+from execo import Local, Remote
 from execo.engine import (
     Attempt,
     Engine,
     NotEnoughHosts,
     ParamSweeper,
     ResultFolderError,
+    load,
     slugify,
     sweep,
     sweep_stats,
 )
 from execo.engine.host_pool import HostPool
 from execo.engine.names import folder_name
-from execo.engine.recording import current_combination
 from execo.host import Host
 from execo.log import logger as core_logger
 from execo.testing import Cluster
@@ -475,33 +475,29 @@ def test_a_dead_host_is_left_out_and_its_combination_goes_to_another(cluster: Cl
     assert dead.address not in engine.results.values()
 
 
-def test_the_record_is_told_of_each_attempt() -> None:
-    told: list[tuple[Any, dict[str, Any]]] = []
-    seen: list[Any] = []
-
-    class Recording:
-        def result(self, combination: Any, **facts: Any) -> None:
-            told.append((combination, facts))
-
-    class Recorded(Sweeps):
-        def init(self) -> None:
-            self.recorder = Recording()
-
+def test_the_record_has_each_attempt_and_what_it_ran() -> None:
     def measure(attempt: Attempt) -> str:
-        seen.append(current_combination.get())
+        attempt.run(Local(f"echo {attempt['n']}"))
         if attempt.number == 1:
             raise ValueError("once")
         return "fine"
 
-    Recorded(measure, {"n": [1]}, hosts=HOSTS, needs=2, retries=1).start(["-c", "r"])
-    (first, failed), (second, done) = told
-    assert first == second == seen[0] == seen[1] == {"n": 1}
-    assert (failed["state"], failed["attempt"], failed["result"]) == ("failed", 1, None)
-    assert "ValueError: once" in failed["reason"]
-    assert (done["state"], done["attempt"], done["result"]) == ("done", 2, "fine")
-    assert done["start"] <= done["end"]
-    assert len(failed["hosts"]) == 2
-    assert current_combination.get() is None
+    Sweeps(measure, {"n": [1]}, hosts=HOSTS, needs=2, retries=1).start(["-c", "r"])
+    run = load("r")
+    failed, done = run.results
+    assert failed.combination == done.combination == {"n": 1}
+    assert (failed.state, failed.attempt, failed.result) == ("failed", 1, None)
+    assert "ValueError: once" in str(failed.reason)
+    assert (done.state, done.attempt, done.result) == ("done", 2, "fine")
+    assert done.start is not None
+    assert done.end is not None
+    assert done.start <= done.end
+    assert len(failed.hosts) == 2
+    assert [(one.cmd, one.ok, one.combination) for one in run.processes] == [
+        ("echo 1", True, {"n": 1})
+    ] * 2
+    assert list(run.states.values()) == ["done"]
+    assert run.manifest["name"] == "Sweeps"
 
 
 def test_no_hosts_left_is_said_with_their_names(cluster: Cluster) -> None:

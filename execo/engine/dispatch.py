@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from execo import observing
 from execo.errors import ExecoError, ProcessesFailed, Reason
 from execo.host import Host
 from execo.log import get_logger
@@ -25,7 +26,7 @@ from execo.time_utils import format_duration
 from .attempt import Attempt, AttemptCancelled
 from .combination import HashableDict
 from .host_pool import HostPool, NotEnoughHosts
-from .recording import Recorder, current_combination
+from .record import Record
 from .sweeper import ParamSweeper
 
 __all__ = ["Dispatcher", "OnInterrupt"]
@@ -72,7 +73,7 @@ class Dispatcher:
         *,
         jobs: int | None = None,
         on_interrupt: OnInterrupt = "wait",
-        recorder: Recorder | None = None,
+        record: Record | None = None,
         remaining: Callable[[], float | None] | None = None,
     ) -> None:
         self._sweeper = sweeper
@@ -82,7 +83,7 @@ class Dispatcher:
         self._needs = needs
         self._jobs = jobs
         self._on_interrupt = on_interrupt
-        self._recorder = recorder
+        self._record = record
         self._remaining = remaining
         self._longest = 0.0
         self._running: list[Attempt] = []
@@ -173,7 +174,7 @@ class Dispatcher:
 
     def _work(self, attempt: Attempt) -> None:
         """On a thread of its own."""
-        current_combination.set(attempt.combination)
+        observing.label.set(attempt.combination)
         ended = _Ended(attempt, time.time())
         try:
             ended.result = self._measure(attempt)
@@ -197,18 +198,18 @@ class Dispatcher:
         if error is None:
             self._longest = max(self._longest, time.time() - ended.began)
             logger.info("done %s", _named(attempt))
-            self._record(ended, "done")
+            self._note(ended, "done")
         elif attempt.cancelled or isinstance(error, AttemptCancelled):
             self._sweeper.cancel(combination)
         elif dead:
             # Not its fault, and others can have it. It ends: each time there are fewer hosts.
             self._sweeper.cancel(combination)
-            self._record(ended, "failed", _told(error))
+            self._note(ended, "failed", _told(error))
         elif isinstance(error, Exception):
             why = _told(error)
             logger.warning("failed %s: %s", _named(attempt), why)
             self._sweeper.failed(combination, why)
-            self._record(ended, "failed", why)
+            self._note(ended, "failed", why)
         else:  # SystemExit, say: all of it is to end
             self._sweeper.cancel(combination)
             raise error
@@ -219,10 +220,10 @@ class Dispatcher:
         logger.warning("%s is not used any more: %s", host.address, why)
         return True
 
-    def _record(self, ended: _Ended, state: str, reason: str | None = None) -> None:
-        if self._recorder is not None:
+    def _note(self, ended: _Ended, state: str, reason: str | None = None) -> None:
+        if self._record is not None:
             attempt = ended.attempt
-            self._recorder.result(
+            self._record.result(
                 attempt.combination,
                 state=state,
                 result=ended.result if state == "done" else None,

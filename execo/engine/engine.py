@@ -22,7 +22,7 @@ from .combination import HashableDict
 from .dispatch import Dispatcher, OnInterrupt
 from .host_pool import HostPool
 from .identity import claim_folder
-from .recording import Recorder, open_record
+from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .sweeper import ParamSweeper
 
@@ -62,7 +62,8 @@ class Engine:
     - ``args``: what it has found on the command line; from :meth:`init` on, as the rest
     - ``run_name``: see :meth:`setup_run_name`
     - ``result_dir``: the folder for the results; it is not the working directory
-    - ``recorder``: the record of the run, None if there is none (new)
+    - ``record``: of the run, while it runs: its results, and what every process and action did; see
+      :class:`~execo.engine.Record` (new)
     """
 
     version: str | None = None
@@ -75,7 +76,7 @@ class Engine:
         self.args: Any = None
         self.run_name: str | None = None
         self.result_dir: str | None = None
-        self.recorder: Recorder | None = None
+        self.record: Record | None = None
         self.args_parser = argparse.ArgumentParser(
             usage="%(prog)s [options] <arguments>",
             description=f"engine: {self.engine_name}",
@@ -205,7 +206,7 @@ class Engine:
         logger.info("command line: %s", " ".join([sys.argv[0], *given]))
         logger.info("run in directory %s", self.result_dir)
         try:
-            with open_record(folder) as self.recorder:
+            with self._recording(folder) as self.record:
                 for name in ("init", "run"):
                     for method in _methods(type(self), name):
                         method(self)
@@ -251,9 +252,13 @@ class Engine:
             needs,
             jobs=self._option("jobs"),
             on_interrupt=self._on_interrupt(),
-            recorder=self.recorder,
+            record=self.record,
             remaining=remaining,
         ).run()
+
+    def _recording(self, folder: Path) -> Record:
+        """Of this run, in the result folder; of one that goes on, behind what is there."""
+        return Record(folder, name=self.engine_name, version=str(self.version), resume=True)
 
     def _option(self, name: str) -> Any:
         """One of ours; None where the script has put its own in its place."""
