@@ -24,6 +24,7 @@ from execo.engine import (
     ResultFolderError,
     Trial,
     experiment,
+    load,
 )
 from execo.log import logger as core_logger
 from execo.testing import Cluster
@@ -97,6 +98,11 @@ def test_a_function_that_says_what_to_run(cluster: Cluster, place: Path) -> None
         ("sort -r", 2, ["two", "one"]),
     ] * 2
     assert leftovers(cluster) == []
+    run = load("r")
+    assert list(run.states) == list(found)
+    assert {one.combination: one.result for one in run.results} == found
+    assert set(run.manifest["hosts"]) == {host.address for host in cluster.hosts}
+    assert any(one.cmd.endswith("cat words | head -n 1 > out") for one in run.processes)
 
 
 def test_several_hosts_and_commands_and_actions(cluster: Cluster) -> None:

@@ -92,6 +92,8 @@ class ExperimentEngine(Engine):
         hosts = self._all_hosts()
         combinations = self.experiment.combinations()
         _check_enough(self.experiment, combinations, hosts)
+        if hosts and self.record is not None:
+            self.record.add_hosts(hosts, self.experiment.connection_params)
         sweeper = ParamSweeper(
             self._place(SWEEP),
             combinations,
