@@ -80,9 +80,10 @@ def kill(transport: str, sshd: RealSshd, count: int) -> list[tuple[float, float]
         waits: list[tuple[Pids, Pids]] = []
         for victim in victims:
             victim.wait_step("ready")
-            there = victim.there()
-            if len(there) < COMMANDS * EACH - 1:
+            # A command is ready a moment before its last sleep is.
+            if not wait_until(lambda v=victim: len(v.there()) >= COMMANDS * EACH, PATIENCE):  # type: ignore[misc]
                 raise RuntimeError(f"not all of it runs: {victim.errors.read_text()}")
+            there = victim.there()
             here = [pid for pid in victim.here() if "execo-watchdog" not in command_line(pid)]
             waits.append((Pids(here), Pids(there)))
         begin = time.monotonic()
