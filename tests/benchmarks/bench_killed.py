@@ -90,9 +90,11 @@ def kill(transport: str, sshd: RealSshd, count: int) -> list[tuple[float, float]
         for victim in victims:
             victim.popen.kill()
         deadline = begin + PATIENCE
-        taken = [
-            (here.wait(deadline) - begin, there.wait(deadline) - begin) for here, there in waits
-        ]
+        # One after the other, those that end first before the others: none is taken for later than
+        # the latest of its side.
+        ended_here = [here.wait(deadline) - begin for here, _ in waits]
+        ended_there = [there.wait(deadline) - begin for _, there in waits]
+        taken = list(zip(ended_here, ended_there, strict=True))
         # And nobody has come since.
         quiet = [wait_until(lambda v=one: not (v.there() or v.here()), PATIENCE) for one in victims]  # type: ignore[misc]
         return [t if ok else (float("inf"),) * 2 for t, ok in zip(taken, quiet, strict=True)]
