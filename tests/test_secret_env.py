@@ -110,9 +110,9 @@ def test_it_is_in_no_words_of_a_command(
 
     def look() -> None:
         while not over.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
+            for name in os.listdir("/proc"):
                 with contextlib.suppress(OSError):
-                    words = path.read_bytes()
+                    words = Path("/proc", name, "cmdline").read_bytes()
                     if b"swordfish" in words:
                         seen.append(words)
 

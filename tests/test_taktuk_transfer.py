@@ -189,7 +189,8 @@ def test_taktuk_is_given_a_file_once_for_all_hosts(
     Path("f").write_bytes(data)
     TaktukPut(hosts(*names(10)), "f").run(check=True)
     assert all((hosts.home(name) / "f").read_bytes() == data for name in names(10))
-    assert sum(written) < 1.1 * size
+    # Once. Where one of them is held up for long, it gets the rest by itself.
+    assert sum(written) < 4 * size
 
 
 def test_hosts_that_receive_files_of_their_own(hosts: FolderHosts) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -410,6 +411,23 @@ def test_what_is_killed_leaves_nothing(hosts: FolderHosts, names: str) -> None:
         assert process.ok
         assert nothing_left(there)
         assert os.listdir(there / "to") == []
+
+
+def test_what_is_killed_ends_where_its_tar_has_missed_the_signal(
+    hosts: FolderHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = Path("bin/tar")
+    tar.parent.mkdir()
+    tar.write_text(f"#!/bin/sh\ntrap '' TERM\nexec {shutil.which('tar')} \"$@\"\n")
+    tar.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tar.parent.absolute()}:{os.environ['PATH']}")
+    Path("folder").mkdir()
+    Path("folder/large").touch()
+    os.truncate("folder/large", 1 << 36)
+    put = Put(hosts("web1"), "folder", "to/").start()
+    wait_for_path(hosts.home("web1"), "large")
+    assert put.kill().wait(30).ended
+    assert nothing_left(hosts.home("web1"))
 
 
 SCRIPT = """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from execo.errors import ProcessError, WriteError
-from execo.transports.base import Sink
+from execo.transports.base import Channel, Sink
 
 from .request import Transfer, cause
-from .script import AHEAD, Relay
+from .script import AHEAD, Relay, WatchedChannel
 from .supply import Supply
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ class Upload(Relay):
     def ready(self) -> bool:
         """It has room for a block."""
         return self.started and self._ahead <= AHEAD // 2
+
+    def on_open(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sink.on_open(cast(Channel, WatchedChannel(channel, self)))
+
+    def stop_local(self, number: int) -> bool:
+        """Send no more, because of a signal. The script may have started tar just then, to which a
+        signal is lost between fork and exec: it sees that its input ends."""
+        if not self._over and self._channel is not None:
+            self.supply.leave(self)
+            self._channel.close_stdin()
+        return False
 
     def on_start(self) -> None:
         super().on_start()

@@ -80,18 +80,21 @@ def kill(transport: str, sshd: RealSshd, count: int) -> list[tuple[float, float]
         waits: list[tuple[Pids, Pids]] = []
         for victim in victims:
             victim.wait_step("ready")
-            there = victim.there()
-            if len(there) < COMMANDS * EACH - 1:
+            # A command is ready a moment before its last sleep is.
+            if not wait_until(lambda v=victim: len(v.there()) >= COMMANDS * EACH, PATIENCE):  # type: ignore[misc]
                 raise RuntimeError(f"not all of it runs: {victim.errors.read_text()}")
+            there = victim.there()
             here = [pid for pid in victim.here() if "execo-watchdog" not in command_line(pid)]
             waits.append((Pids(here), Pids(there)))
         begin = time.monotonic()
         for victim in victims:
             victim.popen.kill()
         deadline = begin + PATIENCE
-        taken = [
-            (here.wait(deadline) - begin, there.wait(deadline) - begin) for here, there in waits
-        ]
+        # One after the other, those that end first before the others: none is taken for later than
+        # the latest of its side.
+        ended_here = [here.wait(deadline) - begin for here, _ in waits]
+        ended_there = [there.wait(deadline) - begin for _, there in waits]
+        taken = list(zip(ended_here, ended_there, strict=True))
         # And nobody has come since.
         quiet = [wait_until(lambda v=one: not (v.there() or v.here()), PATIENCE) for one in victims]  # type: ignore[misc]
         return [t if ok else (float("inf"),) * 2 for t, ok in zip(taken, quiet, strict=True)]
