@@ -183,14 +183,15 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("size", [100_000, 5 * MIB])
 def test_taktuk_is_given_a_file_once_for_all_hosts(
-    hosts: FolderHosts, written: list[int], size: int
+    hosts: FolderHosts, written: list[int], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine some are held up for longer than that, and get the rest by themselves.
+    monkeypatch.setattr(supply, "LATE", 100.0)
     data = os.urandom(size)
     Path("f").write_bytes(data)
     TaktukPut(hosts(*names(10)), "f").run(check=True)
     assert all((hosts.home(name) / "f").read_bytes() == data for name in names(10))
-    # Once. Where one of them is held up for long, it gets the rest by itself.
-    assert sum(written) < 4 * size
+    assert sum(written) < 1.1 * size
 
 
 def test_hosts_that_receive_files_of_their_own(hosts: FolderHosts) -> None:
