@@ -332,7 +332,9 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
     for descriptor in descriptors:
-        select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+        gone = select.poll()  # select() takes no number above 1023
+        gone.register(descriptor, select.POLLIN)
+        gone.poll(max(0, deadline - time.monotonic()) * 1000)
         os.close(descriptor)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from execo._core.loop import Loop
+from execo._core.timer import Timer
 
 TIMEOUT = 20.0
 
@@ -200,3 +201,53 @@ def test_it_says_nothing_when_all_is_well(loop: Loop, caplog: pytest.LogCaptureF
         loop.run_sync(lambda: None)
         loop.stop()
     assert caplog.records == []
+
+
+def test_a_timer_calls_once_and_what_it_was_told_last(loop: Loop) -> None:
+    calls: list[str] = []
+    done = threading.Event()
+    timer = Timer(loop)
+
+    def set_up() -> None:
+        timer.set(0.0, calls.append, "replaced")
+        timer.set(0.01, calls.append, "called")
+        loop.call_later(0.05, done.set)
+
+    loop.run_sync(set_up)
+    assert timer.runs
+    assert done.wait(TIMEOUT)
+    assert calls == ["called"]
+    assert not timer.runs
+
+
+def test_a_timer_that_is_cancelled_calls_nothing(loop: Loop) -> None:
+    calls: list[str] = []
+    done = threading.Event()
+    timer = Timer(loop)
+
+    def set_up() -> None:
+        timer.set(0.0, calls.append, "cancelled")
+        timer.cancel()
+        loop.call_later(0.05, done.set)
+
+    loop.run_sync(set_up)
+    assert done.wait(TIMEOUT)
+    assert not calls
+    assert not timer.runs
+
+
+def test_a_timer_may_be_set_by_its_own_call(loop: Loop) -> None:
+    calls: list[int] = []
+    done = threading.Event()
+    timer = Timer(loop)
+
+    def again(left: int) -> None:
+        calls.append(left)
+        if left:
+            timer.set(0.0, again, left - 1)
+        else:
+            done.set()
+
+    loop.run_sync(timer.set, 0.0, again, 3)
+    assert done.wait(TIMEOUT)
+    assert calls == [3, 2, 1, 0]

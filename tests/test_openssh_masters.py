@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -309,6 +310,33 @@ def test_close_idle_closes_what_nobody_uses_alone(host: Host) -> None:
     transports.close_idle()
     assert statistics()["masters"] == 0
     assert statistics()["sessions"] == 0
+
+
+def _alive() -> list[openssh_master.OpenSshMaster]:
+    gc.collect()
+    objects = gc.get_objects()
+    return [each for each in objects if isinstance(each, openssh_master.OpenSshMaster)]
+
+
+def _limits(name: str) -> list[str]:
+    """The calls of that method that are to come."""
+    loop = get_runtime().loop
+    handles = loop.run_sync(lambda: list(vars(loop._aio)["_scheduled"])) or []
+    calls = [repr(handle._args) for handle in handles if not handle.cancelled()]
+    return [call for call in calls if name in call]
+
+
+def test_a_shared_connection_that_is_over_is_forgotten(host: Host) -> None:
+    # Its time limits end with it, or each is kept for minutes, with all that hangs on it.
+    assert run(host, "true").ok
+    transports.close_idle()
+    until(lambda: not _alive())
+
+
+def test_one_that_falls_idle_often_has_one_time_limit(host: Host) -> None:
+    for _ in range(3):
+        assert run(host, "true", {"idle_limit": 300}).ok
+    until(lambda: len(_limits("_retire_idle")) == 1)
 
 
 SCRIPT = """

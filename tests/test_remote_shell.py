@@ -515,7 +515,7 @@ def test_a_greeting_is_told_from_other_lines() -> None:
 
 def test_the_guard_is_short() -> None:
     text = guard_text("0123456789abcdef")
-    assert len(text) < 7000  # it is in there twice
+    assert len(text) < 7200  # it is in there twice
     assert text.isascii()
     assert "\n" not in text
 

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from execo._core.timer import Timer
 from execo.errors import ProcessError, Reason
 from execo.log import logger
 
@@ -66,7 +67,8 @@ class OpenSshGuard:
         self._heard = b""
         self._waiting: list[tuple[bytes, Callable[[], object] | None]] = []
         self._known: set[int] = set()  # commands that it was told of
-        self._idle = 0  # counts the times that it fell idle
+        self._idle = Timer(transport.loop)  # since nobody has needed it
+        self._patience = Timer(transport.loop)  # while it comes, and while it goes
 
     @property
     def gone(self) -> bool:
@@ -180,15 +182,14 @@ class OpenSshGuard:
         """Dismiss it after a while, unless it is needed again; at once if it never came."""
         if not self.users and not self._over:
             if not self._entered:
-                self._dismiss_idle(self._idle)
+                self._dismiss_idle()
                 return
-            self._idle += 1
             # Others may wait for its descriptors.
             patience = 0.0 if self._transport.crowded else IDLE_TIME
-            self._loop.call_later(patience, self._dismiss_idle, self._idle)
+            self._idle.set(patience, self._dismiss_idle)
 
-    def _dismiss_idle(self, idle: int) -> None:
-        if idle == self._idle and self._transport.withdraw(self):
+    def _dismiss_idle(self) -> None:
+        if self._transport.withdraw(self):
             self.dismiss()
 
     def dismiss(self) -> None:
@@ -212,7 +213,7 @@ class OpenSshGuard:
                 self._waiting = [(b"", without) for _, without in self._waiting]
             self._channel.write(ORDER_BYE.encode())
             self._channel.close_stdin()
-            self._loop.call_later(_patience(self.target), self.end)
+            self._patience.set(_patience(self.target), self.end)
 
     def end(self) -> None:
         """End its ssh, whatever it does."""
@@ -233,7 +234,7 @@ class OpenSshGuard:
             # There could be no master for it. Nobody would say that it was sent.
             self.alone = True
             self._transport.masters.look(self.target)
-        self._loop.call_later(_patience(self.target), self._give_up_coming)
+        self._patience.set(_patience(self.target), self._give_up_coming)
 
     def on_data(self, stream: int, data: bytes) -> None:
         if self._state is not _State.COMING or stream != 1 or self._channel is None:
@@ -269,6 +270,7 @@ class OpenSshGuard:
 
     def _greet(self, channel: Channel) -> None:
         self._state = _State.READY
+        self._patience.cancel()
         self._heard = b""
         waiting, self._waiting = self._waiting, []
         for order, _ in waiting:
@@ -316,10 +318,12 @@ class OpenSshGuard:
             self._transport.enter(self)
             return
         self._over = True
+        self._idle.cancel()
         self._transport.window.leave(self)
         if self._state is _State.READY and not self._dismissed:
             self._tell_lost()
         self._miss()
+        self._patience.cancel()
         self._transport.guard_ended(self)
 
 

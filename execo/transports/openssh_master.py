@@ -15,6 +15,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from execo._core.timer import Timer
 from execo.errors import ProcessError, Reason
 from execo.log import logger
 
@@ -86,7 +87,7 @@ class OpenSshMaster:
         self.target = target
         self.socket = path
         self.clients: set[Client] = set()
-        self.idle = 0  # counts the times that it fell idle
+        self.idle_timer = Timer(masters.loop)  # since it fell idle
         self.heard_at = time.monotonic()
         self.error: ProcessError | None = None  # why it never came
         self.lingering = False  # a command whose client was killed may run on, and have a session
@@ -95,6 +96,7 @@ class OpenSshMaster:
         self._state = _State.COMING
         self._channel: Channel | None = None
         self._pulse = Pulse(masters.loop, path, self._stopped)
+        self._deadline = Timer(masters.loop)
         self._began = 0.0
         self._listens = 0.0  # since when
         self._opened = False  # it has opened a session
@@ -206,7 +208,7 @@ class OpenSshMaster:
         timeout = self.target.options.connect_timeout
         if timeout is not None:
             # A host that answers, and then stalls: ssh itself has no limit for that.
-            self._masters.loop.call_later(timeout + GRACE, self._too_late, timeout + GRACE)
+            self._deadline.set(timeout + GRACE, self._too_late, timeout + GRACE)
 
     def on_data(self, stream: int, data: bytes) -> None:
         if stream != 2:
@@ -269,6 +271,7 @@ class OpenSshMaster:
             return
         if event is MasterEvent.LISTENS:
             self._state = _State.READY
+            self._deadline.cancel()
             self._listens = time.monotonic()
             self._masters.ready(self)
         else:
@@ -294,6 +297,8 @@ class OpenSshMaster:
             name = signal_name(os.WTERMSIG(status))
             self._text.append(f"somebody has ended {SHARED_SSH} on this machine ({name})")
         self._state = _State.OVER
+        self._deadline.cancel()
+        self.idle_timer.cancel()
         self._pulse.end()
         with contextlib.suppress(OSError):
             os.unlink(self.socket)

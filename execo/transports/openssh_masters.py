@@ -193,7 +193,6 @@ class Masters:
             site = self._sites[master.target]
             seated = self._seat(site)
             idle = not master.clients
-            master.idle += 1
         if seated:
             self._start(seated, ())
         elif idle:
@@ -204,10 +203,10 @@ class Masters:
         if not master.ready and not master.coming:
             master.end()
         elif limit is not None:
-            self.loop.call_later(limit, self._retire_idle, master, master.idle)
+            master.idle_timer.set(limit, self._retire_idle, master)
 
-    def _retire_idle(self, master: OpenSshMaster, idle: int) -> None:
-        if master.idle == idle and not master.over and self._withdraw(master):
+    def _retire_idle(self, master: OpenSshMaster) -> None:
+        if not master.over and self._withdraw(master):
             self._counts["masters closed idle"] += 1
             master.end()
 

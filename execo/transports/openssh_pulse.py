@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from execo._core.loop import Loop
 from execo._core.stream import Reader
+from execo._core.timer import Timer
 
 __all__ = ["ANSWERS_WITHIN", "QUIET", "Pulse"]
 
@@ -40,7 +41,7 @@ class Pulse:
         self._last = time.monotonic()
         self._knock: Reader | None = None
         self._over = False
-        self._watching = False
+        self._watch = Timer(loop)
         self._asked = 0.0  # when it was, the last time that somebody watched
         self._questions = 0  # without an answer
 
@@ -80,14 +81,12 @@ class Pulse:
     def watch(self, interval: float, count: int, needed: Callable[[], bool]) -> None:
         """Ask every ``interval`` seconds of silence, for as long as it is ``needed``; call
         ``stopped`` after ``count`` questions without an answer."""
-        if self._watching or self._over:
+        if self._watch.runs or self._over:
             return
-        self._watching = True
         self._questions = 0
 
         def look() -> None:
             if self._over or not needed():
-                self._watching = False
                 return
             if self._last >= self._asked:
                 self._questions = 0
@@ -101,15 +100,16 @@ class Pulse:
                 self._questions += 1
                 self._asked = now
                 self.ask()
-                self._loop.call_later(interval, look)
+                self._watch.set(interval, look)
             else:
-                self._loop.call_later(interval - silence, look)
+                self._watch.set(interval - silence, look)
 
-        self._loop.call_later(interval, look)
+        self._watch.set(interval, look)
 
     def end(self) -> None:
         """It is over: nothing is asked any more."""
         self._over = True
+        self._watch.cancel()
         self._close()
 
     def _stop(self) -> None:

@@ -271,19 +271,20 @@ def _run(command: str | tuple[str, ...], settings: list[str]) -> str:
 
 # -- the guard --------------------------------------------------------------------------------
 
-# For dash, bash and busybox sh. It becomes one line in single quotes: no quote, no !, and every
-# line ends where a blank may stand for its end. What comes from /proc is only compared.
-# Every connection pays for what comes before the first order: no other program is run there, and
-# little is read (dash reads byte by byte). The output stays open until then: the server would wake
-# up for its end, and tell us.
+# For dash, bash and busybox sh. Each part becomes one line in single quotes: no quote, no !, and
+# every line ends where a blank may stand for its end. What comes from /proc is only compared.
+# Every connection pays for what comes before the first order: no other program is run there, little
+# is read (dash reads byte by byte), and what is to be done then is not even parsed: most guards get
+# no order but the farewell. The output stays open until then: the server would wake up for its end,
+# and tell us.
 #
 # n nonce   c our connection   e set: the first command has ended   a set: grep reads past NUL
 # b what the server has started so far: the first command, and the guard
 # L the processes, pid:number   U numbers of commands that have not ended   Q their leaders
 # G numbers whose leader is there   X set: the command to signal is known to run
-# N numbers that the client has said run
+# N numbers that the client has said run   A 0 as long as orders come   z what follows them
 # W numbers to signal   T pids that were signalled   y set: some are there   t set: client lost
-_GUARD = r"""
+_GUARD_START = r"""
 trap "" HUP INT QUIT PIPE TERM;
 n=NONCE c=${SSH_CONNECTION:-none} e=ENDED a= t= b= N=" ";
 s=other; [ -r /proc/self/environ ] && s=linux;
@@ -292,6 +293,16 @@ unset SSH_CONNECTION GREP_OPTIONS;
 export LC_ALL=C;
 cd /proc || cd /;
 
+# What the server has started are the children of our parent, if that is the server: see the end.
+{ read -r b <$PPID/task/$PPID/children; } 2>/dev/null;
+
+z=REST;
+read -r o s w X; A=$?;
+case $o in bye) exit 0;; esac;
+eval "$z"
+"""
+
+_GUARD_REST = r"""
 # g pattern file...: a line file:match for each match. Where grep ends at a NUL, one grep reads all
 # files, each as a line, whose number tells which.
 g() { q=$1; shift;
@@ -302,9 +313,6 @@ fi </dev/null; };
 
 # st pid: its state R, its parent P and its session S.
 st() { s= R= P= S=; while read -r l; do s=$l; done <$1/stat; set -- ${s##*) }; R=$1 P=$2 S=$4; };
-
-# What the server has started are the children of our parent, if that is the server: see the end.
-{ read -r b <$PPID/task/$PPID/children; } 2>/dev/null;
 
 # A shell that has not started anything bears the mark in the text after its -c alone (so does an
 # ssh to this host, but without -c). cmdline before environ: what runs exec meanwhile is in one.
@@ -372,13 +380,13 @@ case $W$y in " 0 1") X=;; esac;
 [ "$h" ] || break;
 done; };
 
-while read -r o s w X; do case $o in
+while [ $A = 0 ]; do case $o in
 kill|lead) W=" $w " T=" "; k $s;;
 run) N="$N$s ";;
 end) case $s in 0) e=1;; esac;
 case $N in *" $s "*) N="${N%% $s *} ${N#* $s }";; esac;;
 bye) exit 0;;
-esac; done;
+esac; read -r o s w X; A=$?; done;
 
 # The client is lost. It may have had no time to say that the first command has ended: it has if
 # nothing lives of what the server had started, which leads a session. But one that the client said
@@ -422,14 +430,18 @@ def guard_text(nonce: str, *, first: bool = True) -> str:
 
 @cache
 def _guard_text(first: bool) -> str:
-    text = _GUARD.replace("ENDED", "" if first else "1")
-    lines = (line.strip() for line in text.splitlines())
-    script = " ".join(line for line in lines if line and not line.startswith("#"))
+    start = _GUARD_START.replace("ENDED", "" if first else "1")
+    script = _one_line(start).replace("REST", quote(_one_line(_GUARD_REST)))
     # A login shell that is /bin/sh need not become it once more, which takes as long as all else
     # here. The eval is for other shells, which would not go on after a syntax that they do not have
     # (&& in an old fish).
     here = f'test "$SHELL" = /bin/sh && eval {quote(script)}'
     return f"eval {quote(here)}; exec /bin/sh -c {quote(script)}"
+
+
+def _one_line(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("#"))
 
 
 def kill_order(number: int, signal_number: int, *, group: bool = True, runs: bool = False) -> str:

@@ -370,16 +370,17 @@ def on_killed_hosts(load: Load, chance: random.Random) -> None:
         remote = checks.run(
             Remote("seq 1000; sleep 0.3", chance.sample(load.killed, 4), params, process_args=args)
         )
-        _look_at_what_may_fail(load, remote.processes)
+        # A process of the server that is about to become the command is killed as one of its own.
+        _look_at_what_may_fail(load, remote.processes, Reason.SIGNAL)
 
 
-def _look_at_what_may_fail(load: Load, processes: Sequence[ProcessBase]) -> None:
+def _look_at_what_may_fail(load: Load, processes: Sequence[ProcessBase], *also: Reason) -> None:
     for process in processes:
         if process.ok:
             load.complete(process, process.stdout.count("\n") == 1000)
         else:
             # A login that breaks off behind the right key is one that has failed.
-            fair = (Reason.CONNECT, Reason.TIMEOUT, Reason.AUTH)
+            fair = (Reason.CONNECT, Reason.TIMEOUT, Reason.AUTH, *also)
             assert process.reason in fair, process.dump()
 
 
