@@ -56,7 +56,7 @@ class Browser:
 
     def ask(self, script: str, *arguments: Any) -> Any:
         """What a script returns."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def find(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)

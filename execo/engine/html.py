@@ -89,7 +89,7 @@ def write_report(
         script_hash=_hash(sources["js"]),
         title=plain_text(title or run.manifest.get("name") or run.folder.name or "Run", 200),
         ending=_ending(run),
-        facts=list(_facts(run)),
+        facts=[(plain_text(name), plain_text(text, _LONGEST_FACT)) for name, text in _facts(run)],
         counts=list(_counts(run)),
         colours=[*OUTCOMES, *((colour, (state,)) for state, colour, _ in STATES)],
         faults=[plain_text(fault, 500) for fault in run.faults[:_MOST_FAULTS]],

@@ -54,6 +54,20 @@ class Table:
         return {"kinds": kinds, "rows": self.rows, "first": FIRST}
 
 
+def _table(
+    name: str, title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
+) -> Table:
+    """Without the columns that have nothing in any row."""
+    used = [
+        at
+        for at, column in enumerate(columns)
+        if column.kind == "state" or any(row[at] not in (None, "") for row in rows)
+    ]
+    if len(used) < len(columns):
+        rows = [[row[at] for at in used] for row in rows]
+    return Table(name, title, [columns[at] for at in used], rows)
+
+
 def cell(value: Any) -> Cell:
     """What stands in a table: a number that JavaScript has, or a text that can be shown. Pure."""
     if value is None or isinstance(value, bool):
@@ -128,7 +142,7 @@ def results_table(run: Run) -> Table:
         for one in run.combinations
         if one not in seen
     ]
-    return Table("results", "Combinations and results", columns, rows)
+    return _table("results", "Combinations and results", columns, rows)
 
 
 def _kind(run: Run, factor: Any) -> str:
@@ -169,7 +183,7 @@ def processes_table(run: Run) -> Table:
         ]
         for row in run.processes
     ]
-    return Table("processes", "Processes", columns, rows)
+    return _table("processes", "Processes", columns, rows)
 
 
 def _why(row: ProcessRow) -> Cell:
@@ -208,7 +222,7 @@ def hosts_table(run: Run) -> Table:
                 *_facts(known if isinstance(known, Mapping) else {}),
             ]
         )
-    return Table("hosts", "Hosts", columns, rows)
+    return _table("hosts", "Hosts", columns, rows)
 
 
 def _facts(known: Mapping[str, Any]) -> list[Cell]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .drawing import (
+    PAPER,
     SERIES,
     label,
     legend,
@@ -103,6 +104,20 @@ def draw_results(
     return figure
 
 
+def _style(number: int, joined: bool) -> dict[str, Any]:
+    """How a curve looks. When all colours are used they come again, dashed and hollow."""
+    colour, marker = SERIES[number % len(SERIES)]
+    again = number // len(SERIES) % 2
+    return {
+        "color": colour,
+        "linestyle": ("--" if again else "-") if joined else "none",
+        "linewidth": 1.2,
+        "marker": marker,
+        "markersize": 5,
+        "markerfacecolor": PAPER if again else colour,
+    }
+
+
 def _draw_series(
     figure: Figure,
     axes: Axes,
@@ -121,7 +136,7 @@ def _draw_series(
     for one, place in zip(groups, places, strict=True):
         shown = (*one.values, one.estimate.value, one.estimate.low, one.estimate.high)
         axes.update_datalim([(place, value) for value in shown if value is not None])
-    colour, marker = SERIES[number % len(SERIES)]
+    colour, _ = SERIES[number % len(SERIES)]
     for one, place in zip(groups, places, strict=True):
         if 1 < len(one.values) <= _SINGLE:
             axes.scatter(
@@ -158,11 +173,7 @@ def _draw_series(
     axes.plot(
         places,
         [one.estimate.value for one in groups],
-        linestyle="-" if joined else "none",
-        linewidth=1.2,
-        marker=marker,
-        markersize=5,
-        color=colour,
+        **_style(number, joined),
         transform=moved(aside),
         zorder=4,
     )
@@ -198,12 +209,7 @@ def _even(axes: Axes, levels: list[Any]) -> bool:
 def _name_series(figure: Figure, by: Any, series: list[Any], joined: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = []
-    for number in range(len(series)):
-        colour, marker = SERIES[number % len(SERIES)]
-        line = Line2D([], [], color=colour, marker=marker, markersize=5)
-        line.set_linestyle("-" if joined else "none")
-        handles.append(line)
+    handles = [Line2D([], [], **_style(number, joined)) for number in range(len(series))]
     names = [f"{plain_text(by)} {level_text(level)}" for level in series]
     legend(figure, handles, names, columns=max(1, 60 // max(len(name) + 5 for name in names)))
 

@@ -69,7 +69,7 @@ for (const place of document.querySelectorAll(".table")) {
     find(".found").textContent =
       shown.length === rows.length ? all : `${number(shown.length)} of ${all}`;
     find(".shown").textContent = shown.length
-      ? `${number(state.page * size + 1)}–${number(Math.min(shown.length, (state.page + 1) * size))}`
+      ? `${number(state.page * size + 1)} to ${number(Math.min(shown.length, (state.page + 1) * size))}`
       : "none";
     find(".pages").hidden = rows.length <= first;
     for (const button of place.querySelectorAll("[data-go]"))
