@@ -48,8 +48,7 @@ them: nothing else in a picture has one of these."""
 MARK = "#1f2124"
 """On what has a colour of its own, light or dark."""
 
-# Colours of Paul Tol's "bright" scheme, which people with any colour vision tell apart; in grey
-# they differ in lightness.
+# Colours of Paul Tol's "bright" scheme, which people with any colour vision tell apart.
 _BLUE, _CYAN, _GREEN, _YELLOW = "#4477aa", "#66ccee", "#228833", "#ccbb44"
 _RED, _PURPLE, _GREY = "#ee6677", "#aa3377", "#bbbbbb"
 
