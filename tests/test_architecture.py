@@ -306,7 +306,7 @@ LIBRARIES: dict[str, str] = {
     "matplotlib": (
         "(engine.drawing) (engine.timeline) (engine.matrix) (engine.plots) (engine.html)"
     ),
-    "numpy": "(engine.timeline)",  # comes with matplotlib
+    "numpy": "(engine.drawing)",  # comes with matplotlib
     "jinja2": "(engine.html)",
     "markupsafe": "(engine.html)",  # comes with jinja2
     "pandas": "(report) (engine.*)",

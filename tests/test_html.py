@@ -193,6 +193,15 @@ def test_plots_that_nobody_chose_do_not_mix_conditions(tmp_path: Path) -> None:
     assert "mixed" not in page.text
 
 
+def test_a_factor_of_many_levels_makes_no_curves(tmp_path: Path) -> None:
+    factors: dict[str, list[Any]] = {"user": [f"u{n}" for n in range(30)], "size": [*range(40)]}
+    results = {(user, size): [size] for user in factors["user"] for size in factors["size"]}
+    page = written(swept_run(factors, results), tmp_path)
+    assert "<h2>result by size</h2>" in page.source
+    assert "mean of 30 results" in page.text
+    assert "mixed: user" in page.text
+
+
 def test_a_report_without_plots(tmp_path: Path) -> None:
     page = written(swept(), tmp_path, plots=[])
     assert [tag for tag, _ in page.tags].count("svg") == 2

@@ -383,6 +383,28 @@ def test_many_curves_are_told_apart() -> None:
     assert len(legend(figure)) == 12
 
 
+def test_more_curves_than_can_be_named() -> None:
+    factors: dict[str, list[Any]] = {"n": [1, 2], "kind": [f"kind {k}" for k in range(40)]}
+    run = swept_run(factors, {(n, k): [n] for n in factors["n"] for k in factors["kind"]})
+    figure = draw_results(run, "result", "n", "kind")
+    Shown(figure)  # there is room for it
+    assert legend(figure)[-2:] == ["kind kind 13", "and 26 more"]
+
+
+@pytest.mark.parametrize("numbers", [[10**50, 1, -(10**60)], [10**400, 2, 3], [0, -1, -2]])
+def test_numbers_beyond_all_measure(numbers: list[int]) -> None:
+    combinations = sweep({"n": numbers})
+    values = [1e99, -1e308, 10**80]
+    results = [
+        ResultRow(one, "done", {"x": value})
+        for one, value in zip(combinations, values, strict=True)
+    ]
+    run = Run(Path(), combinations=combinations, results=results)
+    assert grouped(run, "x", "n").left_out == 1
+    Shown(draw_results(run, "x", "n"))
+    Shown(draw_timeline(run_of(process(0, "a", 0, 1e300), process(1, "b", -1e200, 1e-300))))
+
+
 # -- texts -----------------------------------------------------------------------------------------
 
 

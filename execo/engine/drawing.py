@@ -25,8 +25,10 @@ __all__ = [
     "OUTCOMES",
     "PALE",
     "PAPER",
+    "RASTER",
     "SERIES",
     "STATES",
+    "add_boxes",
     "inline_svg",
     "label",
     "legend",
@@ -47,6 +49,10 @@ them: nothing else in a picture has one of these."""
 
 MARK = "#1f2124"
 """On what has a colour of its own, light or dark."""
+
+RASTER = 3000
+"""Bars and cells from which on they are a bitmap in PDF and SVG: what shows ten thousand of them is
+slow."""
 
 # Colours of Paul Tol's "bright" scheme, which people with any colour vision tell apart.
 _BLUE, _CYAN, _GREEN, _YELLOW = "#4477aa", "#66ccee", "#228833", "#ccbb44"
@@ -171,6 +177,40 @@ def tidy(axes: Axes, grid: Literal["", "x", "y"] = "") -> None:
     if grid:
         axes.grid(axis=grid, color=PALE, alpha=0.35, linewidth=0.6)
         axes.set_axisbelow(True)
+
+
+def add_boxes(
+    axes: Axes,
+    boxes: Sequence[tuple[float, float, float, float]],
+    colour: str,
+    *,
+    bitmap: bool,
+    order: float = 1,
+    outlined: float = math.inf,
+) -> None:
+    """Rectangles: left, right, low, high. The limits of the axes stay as they are.
+
+    :param bitmap: they are one in vector formats
+    :param order: those with a higher one lie on top
+    :param outlined: how wide they are at least to have a thin edge, unless they are a bitmap
+    """
+    import numpy
+    from matplotlib.collections import PolyCollection
+
+    left, right, low, high = numpy.asarray(boxes, dtype=float).T
+    corners: Any = numpy.stack([left, low, right, low, right, high, left, high], axis=-1)
+    axes.add_collection(
+        PolyCollection(
+            corners.reshape(-1, 4, 2),
+            facecolors=colour,
+            edgecolors=PAPER,
+            linewidths=0 if bitmap else numpy.where(right - left > outlined, 0.4, 0.0),
+            antialiased=not bitmap,
+            rasterized=bitmap,
+            zorder=order,
+        ),
+        autolim=False,
+    )
 
 
 def set_ticks(axis: Any, places: Sequence[float], texts: Iterable[str], **options: Any) -> None:

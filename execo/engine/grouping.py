@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,9 @@ __all__ = [
 
 ABSENT = "(none)"
 """The level of a factor that a combination does not have."""
+
+_BEYOND = 1e100
+"""Sums and squares of what is below it are floats still."""
 
 DURATION = "duration"
 
@@ -169,13 +171,8 @@ def _value(row: ResultRow, name: str) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """One that can be drawn: finite, and no bool. Pure."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int of hundreds of digits
-        return False
+    """One that can be computed with and drawn: no bool, finite, not beyond all measure. Pure."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _BEYOND
 
 
 def _check_factors(rows: list[ResultRow], named: list[Any], fixed: Mapping[Any, Any]) -> None:

@@ -38,6 +38,9 @@ REPORT = "report.html"
 MOST_PLOTS = 12
 """Plots of a report that nobody has chosen."""
 
+MOST_CURVES = 14
+"""Curves of such a plot."""
+
 _LONGEST_FACT = 2000
 _MOST_FAULTS = 100
 _MOST_SOURCES = 200_000
@@ -268,6 +271,8 @@ def _chosen(run: Run) -> list[dict[str, Any]]:
         x = max(factors, key=lambda one: (all(map(is_number, factors[one])), len(factors[one])))
         rest = {factor: len(levels) for factor, levels in factors.items() if factor != x}
         by = min(rest, key=lambda one: rest[one]) if rest else None
+        if by is not None and rest[by] > MOST_CURVES:
+            by = None
         others = [factor for factor in rest if factor != by]
         settings = {
             repr(fixed): fixed

@@ -9,7 +9,9 @@ from .combination import HashableDict
 from .drawing import (
     INK,
     MARK,
+    RASTER,
     STATES,
+    add_boxes,
     label,
     legend,
     name_levels,
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 __all__ = ["draw_sweep"]
-
-_RASTER = 3000
-"""Cells from which on they are a bitmap in PDF and SVG."""
 
 
 def draw_sweep(
@@ -116,40 +115,29 @@ def _state(run: Run, combination: HashableDict) -> str:
 
 
 def _draw_cells(axes: Axes, cells: _Cells, roomy: bool) -> None:
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
-
     gap = 0.04 if roomy else 0.0
+    parts: dict[str, list[tuple[float, float, float, float]]] = {}
+    single: dict[str, list[tuple[int, int]]] = {}
+    for (row, column), counts in cells.items():
+        total, left = counts.total(), column - 0.5 + gap
+        for state, _, _ in STATES:
+            if counts[state]:
+                right = left + (1 - 2 * gap) * counts[state] / total
+                box = (left, right, row - 0.5 + gap, row + 0.5 - gap)
+                parts.setdefault(state, []).append(box)
+                left = right
+                if total == 1:
+                    single.setdefault(state, []).append((column, row))
     for state, colour, mark in STATES:
-        parts, marked = [], []
-        for (row, column), counts in cells.items():
-            if not counts[state]:
-                continue
-            total = counts.total()
-            before = sum(counts[one] for one in _before(state)) / total
-            share = counts[state] / total
-            left = column - 0.5 + gap + (1 - 2 * gap) * before
-            parts.append(Rectangle((left, row - 0.5 + gap), (1 - 2 * gap) * share, 1 - 2 * gap))
-            if total == 1:
-                marked.append((column, row))
-        if parts:
-            axes.add_collection(
-                PatchCollection(
-                    parts, facecolor=colour, linewidth=0, rasterized=len(parts) > _RASTER
-                )
-            )
-        if mark and marked and roomy:
-            x, y = zip(*marked, strict=True)
+        if state in parts:
+            add_boxes(axes, parts[state], colour, bitmap=len(cells) > RASTER)
+        if mark and roomy and state in single:
+            x, y = zip(*single[state], strict=True)
             axes.scatter(x, y, marker=mark, s=22, color=MARK, linewidths=1, zorder=3)
     if roomy:
         for (row, column), counts in cells.items():
             if counts.total() > 1:
                 _write_share(axes, row, column, counts)
-
-
-def _before(state: str) -> list[str]:
-    names = [name for name, _, _ in STATES]
-    return names[: names.index(state)]
 
 
 def _write_share(axes: Axes, row: int, column: int, counts: Counter[str]) -> None:

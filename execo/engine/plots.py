@@ -32,6 +32,9 @@ __all__ = ["caption", "draw_results"]
 _SINGLE = 60
 """Results of a group up to which each is shown."""
 
+_NAMED = 2 * len(SERIES)
+"""Curves that are named: as many as are told apart."""
+
 _WIDE = 100
 """Ratio of the greatest level to the least from which on an axis is logarithmic."""
 
@@ -79,6 +82,7 @@ def draw_results(
     figure = new_figure(width, height)
     axes = figure.add_subplot()
     tidy(axes, "y")
+    axes.margins(x=0.07)
     if title is not None:
         label(axes.set_title(plain_text(title, 200), fontsize=10, loc="left"))
     levels = in_order(list({repr(one.x): one.x for one in found.groups}.values()))
@@ -190,8 +194,9 @@ def _name_x(axes: Axes, x: Any, levels: list[Any], numeric: bool, width: float) 
         axes.set_xscale("log")
     # The levels themselves, where they do not touch one another.
     texts = [level_text(level) for level in levels]
-    if max(map(len, texts)) * 0.075 < room and _even(axes, levels):
-        set_ticks(axes.xaxis, levels, texts)
+    places = list(map(float, levels))
+    if max(map(len, texts)) * 0.075 < room and _even(axes, places):
+        set_ticks(axes.xaxis, places, texts)
         set_ticks(axes.xaxis, [], [], minor=True)
 
 
@@ -199,7 +204,7 @@ def _reaches_far(numbers: list[float]) -> bool:
     return min(numbers) > 0 and max(numbers) / min(numbers) >= _WIDE
 
 
-def _even(axes: Axes, levels: list[Any]) -> bool:
+def _even(axes: Axes, levels: list[float]) -> bool:
     """No two are much closer to one another than they would be in equal steps."""
     shown = axes.transScale.transform([(level, 1.0) for level in levels])[:, 0]
     step = (shown[-1] - shown[0]) / (len(levels) - 1)
@@ -209,8 +214,12 @@ def _even(axes: Axes, levels: list[Any]) -> bool:
 def _name_series(figure: Figure, by: Any, series: list[Any], joined: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], **_style(number, joined)) for number in range(len(series))]
-    names = [f"{plain_text(by)} {level_text(level)}" for level in series]
+    shown = series[:_NAMED]
+    handles = [Line2D([], [], **_style(number, joined)) for number in range(len(shown))]
+    names = [f"{plain_text(by)} {level_text(level)}" for level in shown]
+    if len(series) > len(shown):
+        handles.append(Line2D([], [], linestyle="none"))
+        names.append(f"and {len(series) - len(shown)} more")
     legend(figure, handles, names, columns=max(1, 60 // max(len(name) + 5 for name in names)))
 
 

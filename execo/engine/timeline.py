@@ -8,12 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .drawing import (
     OUTCOMES,
     PALE,
-    PAPER,
+    RASTER,
+    add_boxes,
     label,
     legend,
     natural,
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from .run import ProcessRow, Run
 
 __all__ = ["draw_timeline"]
-
-RASTER = 3000
-"""Bars from which on they are a bitmap in PDF and SVG: what shows ten thousand of them is slow."""
 
 LOCAL = "(this machine)"
 
@@ -147,32 +145,16 @@ def _stack(bars: list[_Bar], place: int, half: float) -> None:
 
 
 def _draw(axes: Axes, bars: list[_Bar], span: float, size: float, width: float) -> None:
-    import numpy
-    from matplotlib.collections import PolyCollection
-
     thin = span / (width * 120)  # half a point or so
-    many = len(bars) > RASTER
+    bitmap = len(bars) > RASTER
     for order, (colour, outcomes) in enumerate(_groups(bars), 2):
-        own = [bar for bar in bars if bar.outcome in outcomes]
-        left = numpy.array([bar.begin / size for bar in own])
-        right = numpy.maximum([bar.end / size for bar in own], left + thin)
-        low, high = (numpy.array([getattr(bar, side) for bar in own]) for side in ("low", "high"))
-        corners: Any = numpy.stack(
-            [left, low, right, low, right, high, left, high], axis=-1
-        ).reshape(-1, 4, 2)
-        axes.add_collection(
-            PolyCollection(
-                corners,
-                facecolors=colour,
-                # Two without a gap are seen to be two, unless nothing would be left of them.
-                edgecolors=PAPER,
-                linewidths=0 if many else numpy.where(right - left > 8 * thin, 0.4, 0.0),
-                antialiased=not many,
-                rasterized=many,
-                zorder=order,
-            ),
-            autolim=False,
-        )
+        boxes = [
+            (bar.begin / size, max(bar.end / size, bar.begin / size + thin), bar.low, bar.high)
+            for bar in bars
+            if bar.outcome in outcomes
+        ]
+        # Two without a gap are seen to be two, unless nothing would be left of them.
+        add_boxes(axes, boxes, colour, bitmap=bitmap, order=order, outlined=8 * thin)
     axes.set_xlim(-0.01 * span, 1.01 * span + thin)
 
 
