@@ -31,6 +31,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(paramiko|ClusterShell)\..*"),
+    ("py:class", r"Figure|Path"),  # beside matplotlib, which need not be installed here
     ("py:class", r"re\.(Pattern|Match)"),  # classes without an entry in Python's index
 ]
 

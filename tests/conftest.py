@@ -169,6 +169,8 @@ def _descriptors() -> dict[Hashable, str]:
             target = os.readlink(f"{listing}/{number}").removesuffix(" (deleted)")
         except OSError:
             continue  # closed since: the listing's own descriptor, to begin with
+        if target.endswith(".ttf"):
+            continue  # matplotlib keeps the fonts open that it has used, some for each thread
         found["descriptor", number, target] = f"descriptor {number} -> {target}"
     return found
 

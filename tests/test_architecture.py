@@ -289,6 +289,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.channel": rooms("transports.session"),
     "transports.ssh_exec": rooms("transports.inprocess transports.ssh_connection"),
     "transports.ssh_lease": rooms("transports.inprocess transports.ssh_connection"),
+    "engine.*": rooms("matplotlib"),
 }
 
 # Who may import what is not ours. In parentheses: inside a function, when it is first needed.
@@ -302,7 +303,12 @@ LIBRARIES: dict[str, str] = {
     ),
     "cryptography": "transports.key_files testing.*",  # comes with paramiko
     "pytest": "testing.pytest_plugin",
-    "matplotlib": "(engine.timeline)",
+    "matplotlib": (
+        "(engine.drawing) (engine.timeline) (engine.matrix) (engine.plots) (engine.html)"
+    ),
+    "numpy": "(engine.drawing)",  # comes with matplotlib
+    "jinja2": "(engine.html)",
+    "markupsafe": "(engine.html)",  # comes with jinja2
     "pandas": "(report) (engine.*)",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -96,8 +97,14 @@ def test_each_example_is_listed() -> None:
     assert names == {*SHOWS, *SAMPLES}
 
 
+@pytest.fixture(scope="session")
+def fonts() -> None:
+    """The list that matplotlib makes at its first use, and complains of if that takes long."""
+    importlib.import_module("matplotlib.font_manager")
+
+
 @pytest.mark.parametrize("name", sorted(SHOWS))
-def test_example(name: str, tmp_path: Path) -> None:
+def test_example(name: str, tmp_path: Path, fonts: None) -> None:
     done = run(EXAMPLES / name, tmp_path)
     assert done.stderr == ""
     assert done.returncode == 0
@@ -107,7 +114,7 @@ def test_example(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_sample_of_the_documentation(name: str, tmp_path: Path) -> None:
+def test_sample_of_the_documentation(name: str, tmp_path: Path, fonts: None) -> None:
     done = run(EXAMPLES / name, tmp_path)
     assert done.stderr == ""
     assert done.returncode == 0
