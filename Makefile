@@ -15,8 +15,8 @@ DOC := doc/_build/html
 
 .PHONY: demo test bench doc lint types examples
 
-demo: $(VENV)/.installed
-	$(RUN) examples/quickstart.py $(if $(strip $(HOSTS)),--hosts '$(HOSTS)')
+demo: $(VENV)/.installed-plot,report
+	$(RUN) examples/compression.py $(if $(strip $(HOSTS)),--hosts '$(HOSTS)')
 
 test: $(VENV)/.installed-test
 	tests/install-servers

@@ -75,6 +75,8 @@ if shutil.which("taktuk") is None:
     SHOWS["taktuk_remote.py"] = ["taktuk is not installed: apt install taktuk\n"]
 if shutil.which("rsync") is None:
     SHOWS["progress_line.py"] = ["rsync is missing on this machine: apt install rsync\n"]
+STUDY = "compression.py"
+"""It leaves its results."""
 SAMPLES = sorted(path.name for path in EXAMPLES.glob("doc_*.py"))
 
 
@@ -94,7 +96,7 @@ def run(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedProces
 
 def test_each_example_is_listed() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert names == {*SHOWS, *SAMPLES}
+    assert names == {*SHOWS, *SAMPLES, STUDY}
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +121,27 @@ def test_sample_of_the_documentation(name: str, tmp_path: Path, fonts: None) -> 
     assert done.stderr == ""
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_study_is_killed_and_goes_on(tmp_path: Path, fonts: None) -> None:
+    done = run(EXAMPLES / STUDY, tmp_path, "-c", "study")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    first, _, second = done.stdout.partition("-- killed: ")
+    begun = first.count("{'tool'")
+    assert 27 <= begun < 81
+    # What was done as it was killed may not have been shown any more.
+    assert int(second.split()[0]) >= begun
+    assert second.count("{'tool'") + int(second.split()[0]) == 81
+    assert "-- 81 of 81 done\n" in second
+    assert re.search(r"^xz -9 +\d+\.\d% +\d+\.\d\d s", second, re.MULTILINE)
+    page = tmp_path / "study" / "results" / "report.html"
+    assert second.endswith(f"with pictures: {page}\n")
+    assert page.stat().st_size > 50_000
+    # All is done: nothing is done again.
+    again = run(EXAMPLES / STUDY, tmp_path, "-c", "study")
+    assert "{'tool'" not in again.stdout
+    assert again.returncode == 0
 
 
 # -- the quickstart: also on hosts of the user's ------------------------------------------------
