@@ -16,11 +16,13 @@ from matplotlib.image import imread
 
 from execo.engine import (
     HashableDict,
+    ParamSweeper,
     ResultRow,
     Run,
     draw_results,
     draw_sweep,
     draw_timeline,
+    load,
     save_picture,
     sweep,
 )
@@ -233,6 +235,25 @@ def test_a_factor_that_some_combinations_lack() -> None:
     figure = draw_sweep(Run(Path(), combinations=combinations))
     assert rows(figure) == ["1", "9", "(none)"]
     assert legend(figure) == ["to do 3"]
+
+
+def test_the_folder_of_a_sweeper_is_enough(tmp_path: Path) -> None:
+    sweeper = ParamSweeper(str(tmp_path / "sweep"), sweep(TOOLS), lease=0.4)
+    for outcome in ("done", "failed", "open"):
+        combination = sweeper.get_next()
+        assert combination is not None
+        if outcome == "done":
+            sweeper.done(combination, result={"seconds": 3.5})
+        elif outcome == "failed":
+            sweeper.failed(combination, "no disk")
+    sweeper.close()
+    del sweeper
+    for thread in threading.enumerate():
+        if thread.name in ("execo-journal", "execo-sweeper"):
+            thread.join(60)
+    run = load(tmp_path / "sweep")
+    assert legend(draw_sweep(run))[:2] == ["done 1", "in progress 1"]
+    assert [one.values for one in grouped(run, "seconds", "tool").groups] == [(3.5,)]
 
 
 def test_a_sweep_of_nothing() -> None:

@@ -44,7 +44,7 @@ def draw_sweep(
     A cell that has several combinations is divided by their states, and says how many of them are
     done. Blocks while it computes.
 
-    :param run: of :func:`~execo.engine.load`
+    :param run: of :func:`~execo.engine.load`, which also reads the folder of a ParamSweeper alone
     :param rows: a factor; default: of those with several levels, the second one of the sweep
     :param columns: another one; default: the first
     :param width: inches; its height is what the rows need

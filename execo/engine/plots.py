@@ -59,8 +59,9 @@ def draw_results(
     :func:`~execo.engine.intervals.median_interval`; and each single result, in pale, unless they
     are very many. Below stands what was drawn: how many results, which interval, and which other
     factors are mixed (repetitions are not one): fix these by ``where``, or the interval means
-    little. Levels that are numbers stand where they belong on the axis, which is logarithmic if
-    they reach over a factor of 100. Blocks while it computes.
+    little. Levels that are numbers stand where they belong on their axis, and curves a little
+    beside one another, that no interval hides another. An axis whose numbers reach over a factor of
+    100 is logarithmic. Blocks while it computes.
 
     :param run: of :func:`~execo.engine.load`
     :param value: which of the results, by its name; ``result`` if they are no dicts; ``duration``:
