@@ -7,10 +7,10 @@ from .combination import HashableDict
 from .engine import Engine, logger
 from .experiment import Experiment, experiment
 from .host_pool import NotEnoughHosts
-from .identity import ResultFolderError
+from .identity import RecordError, ResultFolderError
 from .load import LoadError, load
 from .names import slugify
-from .record import Record, RecordError
+from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .run import ActionRow, ProcessRow, ResultRow, Run
 from .sweep import geom, igeom, sweep

@@ -21,7 +21,8 @@ from .attempt import Attempt
 from .combination import HashableDict
 from .dispatch import Dispatcher, OnInterrupt
 from .host_pool import HostPool
-from .identity import claim_folder
+from .identity import earlier_manifest, identity
+from .masks import MASK, Masks, is_secret_name, masked_arguments
 from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .sweeper import ParamSweeper
@@ -77,6 +78,7 @@ class Engine:
         self.run_name: str | None = None
         self.result_dir: str | None = None
         self.record: Record | None = None
+        self._argv = list(sys.argv)
         self.args_parser = argparse.ArgumentParser(
             usage="%(prog)s [options] <arguments>",
             description=f"engine: {self.engine_name}",
@@ -156,7 +158,11 @@ class Engine:
     def plan(self) -> Iterator[str]:
         """Lines that ``--dry-run`` prints; must change nothing (new)."""
         yield f"engine {self.engine_name}" + (f", version {self.version}" if self.version else "")
-        yield f"arguments: {vars(self.args)}"
+        given = {
+            name: MASK if value and is_secret_name(name) else value
+            for name, value in vars(self.args).items()
+        }
+        yield f"arguments: {given}"
         yield f"result directory: {self.result_dir}"
         for name in ("init", "run"):
             for method in _methods(type(self), name):
@@ -180,12 +186,15 @@ class Engine:
         """Do all of it. Blocks.
 
         :param engineargs: the arguments; None: those of the command line
-        :raises SystemExit: wrong arguments; after Ctrl-C, with 130
+        :raises SystemExit: wrong arguments; after Ctrl-C, with 130; after SIGTERM, with 143, see
+          :meth:`run_combinations`
         :raises ResultFolderError: the folder given by ``-c`` has results of another engine, or of
           another version (new)
-        :raises OSError: the folder cannot be made
+        :raises RecordError: another run works in that folder now (new)
+        :raises OSError: the folder cannot be made, or written
         """
         given = list(sys.argv[1:] if engineargs is None else engineargs)
+        self._argv = [sys.argv[0], *given]
         self.args = self.args_parser.parse_args(given)
         self.setup_run_name()
         if use_dir := self._option("use_dir"):
@@ -194,25 +203,38 @@ class Engine:
             self.setup_result_dir()
         folder = Path(str(self.result_dir))
         if self._option("only_plan"):
-            claim_folder(folder, self.engine_name, self.version, look=True)
+            earlier_manifest(folder, identity(self.engine_name, self.version))
             for line in self.plan():
                 sys.stdout.write(line + "\n")
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        claim_folder(folder, self.engine_name, self.version)
         self._set_log_level()
-        self._keep_outputs(folder)
-        logger.info("command line arguments: %s", [sys.argv[0], *given])
-        logger.info("command line: %s", " ".join([sys.argv[0], *given]))
-        logger.info("run in directory %s", self.result_dir)
         try:
-            with self._recording(folder) as self.record:
+            # First of all: a folder that is refused stays as it is.
+            with self.make_record(folder) as self.record:
+                self._keep_outputs(folder)
+                shown = masked_arguments(self._argv, Masks())  # these lines may be copied there
+                logger.info("command line arguments: %s", shown)
+                logger.info("command line: %s", " ".join(shown))
+                logger.info("run in directory %s", self.result_dir)
                 for name in ("init", "run"):
                     for method in _methods(type(self), name):
                         method(self)
         except KeyboardInterrupt:
             logger.warning("interrupted; to go on: -c %s", self.result_dir)
             raise SystemExit(INTERRUPTED) from None
+
+    def make_record(self, folder: Path, **more: Any) -> Record:
+        """Of this run, in the result folder; of one that goes on, behind what is there. Engines
+        that record more, or less, add arguments (new)::
+
+            def make_record(self, folder):
+                return super().make_record(folder, secrets=[self.args.key], max_output=0)
+
+        :param folder: the result folder
+        :param more: of :class:`~execo.engine.Record`
+        """
+        about = {"name": self.engine_name, "version": self.version, "argv": self._argv}
+        return Record(folder, **{**about, "resume": True, **more})
 
     def run_combinations(
         self,
@@ -243,6 +265,8 @@ class Engine:
         :raises NotEnoughHosts: some need more hosts than there are, or than are left; all others
           are done
         :raises KeyboardInterrupt: after Ctrl-C
+        :raises SystemExit: after SIGTERM, with 143: what ran is cancelled then. In the main thread
+          alone, and unless the script has a handler of its own
         """
         Dispatcher(
             sweeper,
@@ -255,10 +279,6 @@ class Engine:
             record=self.record,
             remaining=remaining,
         ).run()
-
-    def _recording(self, folder: Path) -> Record:
-        """Of this run, in the result folder; of one that goes on, behind what is there."""
-        return Record(folder, name=self.engine_name, version=str(self.version), resume=True)
 
     def _option(self, name: str) -> Any:
         """One of ours; None where the script has put its own in its place."""

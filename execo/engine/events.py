@@ -83,6 +83,7 @@ class EventWriter:
       combination, after those of earlier parts of the record
     :param masks: what must not be in it
     :param max_output: bytes kept of each stream of a process; None = all
+    :param also_synced: a file of others, to be written to the disk with this one
     """
 
     def __init__(
@@ -92,9 +93,11 @@ class EventWriter:
         first: tuple[int, int, int, int],
         masks: Masks,
         max_output: int | None,
+        also_synced: LineFile | None = None,
     ) -> None:
         self._folder = folder
         self._file = file
+        self._files = [file] if also_synced is None else [file, also_synced]
         self._masks = masks
         self._most = float("inf") if max_output is None else float(max_output)
         self._numbers, self._action_numbers, self._text_numbers, self._combination_numbers = map(
@@ -129,6 +132,10 @@ class EventWriter:
         self._closing.set()
         self._wake.set()
         self._thread.join()
+
+    def sync_soon(self) -> None:
+        """Something was appended to the other file. Any thread."""
+        self._wake.set()
 
     # -- on the I/O thread ---------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ class EventWriter:
     def _write_on(self) -> None:
         while True:
             # What is held back, or not on the disk yet, has its time, too.
-            waits = bool(self._holding) or self._file.dirty
+            waits = bool(self._holding) or any(file.dirty for file in self._files)
             self._wake.wait(KEEP / 2 if waits else None)
             self._closing.wait(PAUSE)
             closing = self._closing.is_set()
@@ -239,14 +246,21 @@ class EventWriter:
 
     def _flush(self, now: float, closing: bool) -> None:
         lines, self._lines = self._lines, []
-        try:
-            if lines:
+        if lines:
+            try:
                 self._file.append(lines)
-            if closing or now - self._synced >= KEEP:
-                self._file.sync()
-                self._synced = now
-        except OSError as exc:
-            self._fail(f"cannot write {self._file.path}: {exc.strerror}", len(lines))
+            except OSError as exc:
+                # What later lines would refer to may be among those that are lost.
+                self._texts.clear()
+                self._combinations.clear()
+                self._fail(f"cannot write {self._file.path}: {exc.strerror}", len(lines))
+        if closing or now - self._synced >= KEEP:
+            self._synced = now
+            for file in self._files:
+                try:
+                    file.sync()
+                except OSError as exc:
+                    self._fail(f"cannot write {file.path} to the disk: {exc.strerror}")
 
     def _fail(self, what: str, count: int = 1, *, exc_info: bool = False) -> None:
         if not self.lost:
