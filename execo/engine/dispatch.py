@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ __all__ = ["Dispatcher", "OnInterrupt"]
 OnInterrupt = Literal["wait", "cancel"]
 
 UNREACHABLE = frozenset({Reason.CONNECT, Reason.AUTH, Reason.HOST_KEY})
+
+LOSSES = 3
+"""So many hosts that are lost under one combination are its fault: it would take all of them."""
 
 TERMINATED = 143
 """Exit code after SIGTERM, as shells have it."""
@@ -91,6 +95,7 @@ class Dispatcher:
         self._record = record
         self._remaining = remaining
         self._longest = 0.0
+        self._losses: Counter[HashableDict] = Counter()
         self._running: list[Attempt] = []
         # Its put() may interrupt itself, which is what a signal handler does.
         self._messages: queue.SimpleQueue[_Ended | None] = queue.SimpleQueue()
@@ -224,8 +229,7 @@ class Dispatcher:
         elif attempt.cancelled or isinstance(error, AttemptCancelled):
             self._sweeper.cancel(combination)
         elif dead:
-            # Not its fault, and others can have it. It ends: each time there are fewer hosts.
-            self._sweeper.cancel(combination)
+            self._lose(combination, error)
             self._note(ended, "failed", self._told(error))
         elif isinstance(error, Exception):
             why = self._told(error)
@@ -235,6 +239,20 @@ class Dispatcher:
         else:  # SystemExit, say: all of it is to end
             self._sweeper.cancel(combination)
             raise error
+
+    def _lose(self, combination: HashableDict, error: BaseException | None) -> None:
+        """Hosts of it cannot be reached any more. Not its fault, and others can have it."""
+        assert isinstance(error, ProcessesFailed)
+        self._losses[combination] += any(
+            process.reason in UNREACHABLE and process.start_date is not None
+            for process in error.processes
+        )
+        if self._losses[combination] < LOSSES:
+            self._sweeper.cancel(combination)
+            return
+        why = f"{LOSSES} times its hosts were lost while it ran on them: {self._told(error)}"
+        logger.warning("failed %r: %s", dict(combination), why)
+        self._sweeper.failed(combination, why, retry=False)
 
     def _put_aside(self, host: Host, why: str) -> bool:
         if not self._pool.put_aside(host, why):

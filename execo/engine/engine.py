@@ -249,9 +249,9 @@ class Engine:
         """Hand out what is to be done, ``--jobs`` at once, until all is done, failed, or with
         others (new). Blocks; for :meth:`run`. Ctrl-C is understood as ``--on-interrupt`` says.
 
-        A host that cannot be reached is not used any more, and its combination goes to others; any
-        other error is a failed attempt, see :meth:`ParamSweeper.failed()
-        <execo.engine.ParamSweeper.failed>`.
+        A host that cannot be reached is not used any more, and its combination goes to others; it
+        has failed when three times hosts are lost while it runs on them. Any other error is a
+        failed attempt, see :meth:`ParamSweeper.failed() <execo.engine.ParamSweeper.failed>`.
 
         :param sweeper: has the combinations
         :param measure: is given an :class:`~execo.engine.Attempt`, on a thread of its own; returns

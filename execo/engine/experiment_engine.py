@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from execo.action_base import Action
 from execo.errors import ProcessesFailed
 from execo.host import Host, Hosts, get_hosts_list
 from execo.hostset import fold
-from execo.remote import Local
+from execo.remote import Local, Remote
 from execo.time_utils import Duration
 
 from .combination import HashableDict
@@ -25,7 +26,7 @@ from .load import states_of
 from .names import folder_name, slugify
 from .record import Record
 from .sweeper import ParamSweeper
-from .trial import Trial
+from .trial import QUIET, Trial
 
 __all__ = ["ExperimentEngine"]
 
@@ -109,8 +110,8 @@ class ExperimentEngine(Engine):
         combinations = self.experiment.combinations()
         if missing := _missing(self.experiment, combinations, hosts):
             raise NotEnoughHosts(f"{missing}: say more by --hosts")
-        if hosts and self.record is not None:
-            self.record.add_hosts(hosts, self.experiment.connection_params)
+        if hosts:
+            self._get_to_know(hosts)
         sweeper = ParamSweeper(
             self._place(SWEEP),
             combinations,
@@ -145,19 +146,34 @@ class ExperimentEngine(Engine):
     def _place(self, *names: str) -> Path:
         return Path(str(self.result_dir), *names)
 
-    def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
-        name = folder_name(combination)
-        # Other runs may use the same hosts. A run that goes on has the names of before, so that
-        # what a killed script has left there is removed.
+    def _get_to_know(self, hosts: list[Host]) -> None:
+        """Ask them what they are, and remove what a run before, that was killed, has left there."""
+        params = self.experiment.connection_params
+        left = None
+        if self.experiment.workdir and self._place(SWEEP).exists():
+            text = f"rm -rf -- {shlex.quote(self._workdirs)}*"
+            left = Remote(text, hosts, params, QUIET, substitute=False).start()
+        if self.record is not None:
+            self.record.add_hosts(hosts, params)
+        if left is not None:
+            left.wait(CLEARING).kill()
+
+    @property
+    def _workdirs(self) -> str:
+        """How the names of folders on hosts begin. Other runs may use the same hosts; one that goes
+        on has the names of before."""
         here = f"{socket.gethostname()}:{self.result_dir}"
         run = hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        there = f"execo-{slugify(self.engine_name)}-{run}-{name}"
+        return f"execo-{slugify(self.engine_name)}-{run}-"
+
+    def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
+        name = folder_name(combination)
         return Trial(
             combination,
             hosts,
             number,
             folder=self._place(TRIALS, name),
-            workdir=there if self.experiment.workdir else None,
+            workdir=f"{self._workdirs}{name}" if self.experiment.workdir else None,
             connection_params=self.experiment.connection_params,
         )
 

@@ -140,19 +140,19 @@ class Trial(Attempt):
         if not isinstance(one, str):
             raise TypeError(f"run gives commands and actions, not {one!r:.80}")
         if not self.hosts:
-            return Local(one, {"shell": True, "cwd": str(self.folder), **_QUIET}, name=one)
+            return Local(one, {"shell": True, "cwd": str(self.folder), **QUIET}, name=one)
         place = "" if self.workdir is None else f"cd {shlex.quote(self.workdir)} && "
         return self._remote(place + one, self.hosts, name=one)
 
     def _remote(self, command: str, hosts: list[Host], name: str | None = None) -> Remote:
-        return Remote(command, hosts, self._params, _QUIET, name=name, substitute=False)
+        return Remote(command, hosts, self._params, QUIET, name=name, substitute=False)
 
     def _within(self, name: str) -> str:
         return name if self.workdir is None else f"{self.workdir}/{name}"
 
 
 # The engine says what has failed, once.
-_QUIET = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
+QUIET = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
 
 
 def _listed(files: Any) -> list[str]:
