@@ -276,6 +276,23 @@ def test_a_folder_of_another_engine_or_version_is_refused(place: Path) -> None:
     assert sorted((place / "results").iterdir()) == before
 
 
+def test_names_that_scripts_of_execo_2_may_have_given_to_their_own(place: Path) -> None:
+    class Old(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.engine_name = "mine"
+            self.version: Any = (1, 2)
+
+        def init(self) -> None:
+            self.record: Any = []
+            self.plan: Any = {}
+
+    for _ in range(2):
+        Old().start(["-c", "results"])
+    assert load("results").manifest["name"] == "mine"
+    assert len(load("results").manifest["earlier"]) == 1
+
+
 PRINTS = """
 import os, sys
 from execo_engine import Engine, logger

@@ -57,6 +57,8 @@ class Engine:
     ancestors first: an engine adds to the one that it is made of, and does not call its method
     itself. Attributes:
 
+    - ``engine_name``: what it is called: the name of the class, unless ``__init__`` sets another
+      (new)
     - ``engine_dir``: the folder of the file that the class is in
     - ``args_parser``: an :class:`argparse.ArgumentParser`, to which ``__init__`` adds options and
       arguments; an option that the script defines replaces one of the engine's
@@ -71,8 +73,11 @@ class Engine:
     """A folder with results of another version is refused: change it when what is measured changes
     (new)."""
 
+    engine_name: str = ""
+
     def __init__(self) -> None:
         kind = type(self)
+        self.engine_name = self.engine_name or kind.__name__
         self.engine_dir = _folder_of(kind)
         self.args: Any = None
         self.run_name: str | None = None
@@ -144,11 +149,6 @@ class Engine:
 
     # -- what subclasses say ---------------------------------------------------------------------
 
-    @property
-    def engine_name(self) -> str:
-        """What it is called: the name of the class (new)."""
-        return type(self).__name__
-
     def init(self) -> None:
         """Before :meth:`run`, of all classes."""
 
@@ -203,7 +203,7 @@ class Engine:
             self.setup_result_dir()
         folder = Path(str(self.result_dir))
         if self._option("only_plan"):
-            earlier_manifest(folder, identity(self.engine_name, self.version))
+            earlier_manifest(folder, identity(self.engine_name, self._version))
             for line in self.plan():
                 sys.stdout.write(line + "\n")
             return
@@ -233,8 +233,14 @@ class Engine:
         :param folder: the result folder
         :param more: of :class:`~execo.engine.Record`
         """
-        about = {"name": self.engine_name, "version": self.version, "argv": self._argv}
+        about = {"name": self.engine_name, "version": self._version, "argv": self._argv}
         return Record(folder, **{**about, "resume": True, **more})
+
+    @property
+    def _version(self) -> str | int | None:
+        # An engine of execo 2 may call something else so.
+        known = self.version is None or isinstance(self.version, (str, int))
+        return self.version if known else str(self.version)
 
     def run_combinations(
         self,

@@ -74,6 +74,7 @@ class ExperimentEngine(Engine):
         remaining: Callable[[], float | None] | None = None,
     ) -> None:
         self.experiment = experiment
+        self.engine_name = experiment.title
         self.version = experiment.version
         self.results: dict[HashableDict, Any] = {}
         """Of what is done, after the run."""
@@ -84,10 +85,6 @@ class ExperimentEngine(Engine):
         add = self.args_parser.add_argument
         add("--hosts", metavar="'A B ...'", help="hosts to use, with ranges: 'node[1-4] other'")
         add("--retry-failed", action="store_true", help="what has failed for good is tried again")
-
-    @property
-    def engine_name(self) -> str:
-        return self.experiment.title
 
     def setup_result_dir(self) -> None:
         super().setup_result_dir()

@@ -84,7 +84,7 @@ def describe(
     names = [name for name in environment if name in os.environ]
     found = {
         "argv": masked_arguments(sys.argv if argv is None else argv, masks),
-        "cwd": _working_folder(),
+        "cwd": os.getcwd(),
         "started": round(time.time(), 6),
         "pid": os.getpid(),
         "user": _user(),
@@ -101,15 +101,7 @@ def describe(
 def _script_folder() -> str:
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    # In terms of the working folder, which may be gone: git looks for itself.
     return os.path.dirname(file) or "." if file and os.path.isfile(file) else "."
-
-
-def _working_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return None
 
 
 def _user() -> str:
@@ -136,18 +128,19 @@ def _versions() -> dict[str, str]:
 def _git(where: str, folder: Path, session: int, masks: Masks) -> dict[str, Any] | None:
     """The commit and what differs from it; None outside of a repository."""
     head = _ask_git(where, "rev-parse", "--show-toplevel", "HEAD")
-    if head.exit_code:
+    if not head.ok:
         if "not a git repository" in head.stderr:
             return None
-        return {"error": masks.text(head.stderr.strip()[:500])}
-    if not head.ok:
-        return {"error": head.message}
+        return {"error": masks.text(head.stderr.strip()[:500] or head.message)}
     commit = head.stdout.split("\n")[1:2]
     status = _ask_git(where, "status", "--porcelain", "-z")
     diff = _ask_git(where, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD")
     entries = [entry for entry in status.stdout.split("\0") if entry]
     untracked = [masks.text(entry[3:]) for entry in entries if entry.startswith("??")]
-    found: dict[str, Any] = {"commit": commit[0] if commit else None, "changed": bool(entries)}
+    found: dict[str, Any] = {
+        "commit": commit[0] if commit else None,
+        "changed": bool(entries) if status.ok else None,
+    }
     if untracked:
         found["untracked"] = untracked[:_MOST_UNTRACKED]
     if diff.stdout_bytes:

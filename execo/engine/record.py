@@ -76,7 +76,7 @@ class Record:
     :param max_output: bytes kept of each output, the first ones (what goes beyond is counted, and
       marked); None = all; 0 = none
     :param argv: the command line; default: that of the interpreter
-    :raises TypeError: for names that are one text, seeds that JSON lacks
+    :raises TypeError: for names that are one text, seeds that JSON lacks, a version of another type
     :raises ValueError: for the name of a variable that holds a secret, a negative ``max_output``
     """
 
@@ -99,6 +99,8 @@ class Record:
         self.name = name or Path(sys.argv[0]).stem or "interactive"
         self.version = version
         self.resume = resume
+        if version is not None and not isinstance(version, (str, int)):
+            raise TypeError(f"version is a text, a number, or None: not {version!r:.80}")
         if max_output is not None and (not isinstance(max_output, int) or max_output < 0):
             raise ValueError(f"max_output is a number of bytes, or None: not {max_output!r}")
         if isinstance(secrets, str):
