@@ -18,7 +18,7 @@ import pytest
 
 from execo import Local, ParallelActions, Process
 from execo.engine import ParamSweeper, Record, Run, load, sweep
-from execo.engine.events import KEEP
+from execo.engine.events import SYNC
 from execo.engine.line_file import LineFile
 from rounds import ROUNDS, chance
 
@@ -320,7 +320,7 @@ def test_results_are_on_the_disk_soon(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(LineFile, "sync", sync)
     with Record(tmp_path) as record:
-        threading.Event().wait(2 * KEEP)  # nothing happens, and the writer sleeps
+        threading.Event().wait(2 * SYNC)  # nothing happens, and the writer sleeps
         record.result({"n": 1}, 1)
         assert whole.wait(PATIENCE)
     assert isinstance(load(tmp_path), Run)

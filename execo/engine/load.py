@@ -202,7 +202,7 @@ class _Events:
         if type(out) is not int or type(err) is not int:
             raise TypeError(f"sizes are {out!r:.80}, {err!r:.80}")
         row |= {
-            "end": _get(record, "at", float, int),
+            "end": _get(record, "at", float, int, default=None),
             "outcome": _get(record, "outcome", str),
             "exit_code": _get(record, "code", int, default=None),
             "stdout_size": out,
