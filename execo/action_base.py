@@ -167,7 +167,9 @@ class Action(AbstractContextManager["Action"]):
         """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
         as others end. A second call does nothing."""
         if observing.observers and self._execution is None:
-            self._purpose = observing.label.get()
+            purpose = observing.label.get()
+            if purpose is not self._purpose:  # most often neither is there
+                self._purpose = purpose
         runtime = get_runtime(configuration["switch_interval"])
         runtime.run_unbroken(self._begin, runtime)
         return self

@@ -79,7 +79,9 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
         """
         if self._run is None:
             if observing.observers:
-                self._purpose = observing.label.get()
+                purpose = observing.label.get()
+                if purpose is not self._purpose:  # most often neither is there
+                    self._purpose = purpose
             runtime = get_runtime(configuration["switch_interval"])
             runtime.run_unbroken(start_all, [self], brief=True)
         return self

@@ -23,6 +23,7 @@ from execo.engine import (
     Engine,
     NotEnoughHosts,
     ParamSweeper,
+    RecordError,
     ResultFolderError,
     load,
     slugify,
@@ -260,7 +261,7 @@ def test_a_dry_run_does_nothing(place: Path, capsys: pytest.CaptureFixture[str])
 def test_a_folder_of_another_engine_or_version_is_refused(place: Path) -> None:
     Base().start(["-c", "results"])
     Base().start(["-c", "results"])
-    with pytest.raises(ResultFolderError, match="engine is 'Base' there and 'Derived' here"):
+    with pytest.raises(ResultFolderError, match="name is 'Base' there and 'Derived' here"):
         Derived().start(["-c", "results"])
     newer = Base()
     newer.version = "2"
@@ -268,9 +269,28 @@ def test_a_folder_of_another_engine_or_version_is_refused(place: Path) -> None:
         newer.start(["-c", "results", "--dry-run"])
     assert caught.value.differences == {"version": (None, "2")}
     assert newer.calls == []
-    (place / "results" / "engine.json").write_text("{")
-    with pytest.raises(ResultFolderError, match=r"engine\.json is '{' there"):
-        Base().start(["-c", "results"])
+    (place / "results" / "manifest.json").write_text("{")
+    before = sorted((place / "results").iterdir())
+    with pytest.raises(RecordError, match=r"results/manifest\.json cannot be read, and says whose"):
+        Base().start(["-c", "results", "-R"])
+    assert sorted((place / "results").iterdir()) == before
+
+
+def test_names_that_scripts_of_execo_2_may_have_given_to_their_own(place: Path) -> None:
+    class Old(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.engine_name = "mine"
+            self.version: Any = (1, 2)
+
+        def init(self) -> None:
+            self.record: Any = []
+            self.plan: Any = {}
+
+    for _ in range(2):
+        Old().start(["-c", "results"])
+    assert load("results").manifest["name"] == "mine"
+    assert len(load("results").manifest["earlier"]) == 1
 
 
 PRINTS = """

@@ -36,7 +36,9 @@ SHOWS = {
         "4. {'blocks': 4, 'size': 4096, 'tool': 'head'} on 2 hosts\n",
         "127.0.0.3: cd execo-exchange-",
         "{'bytes': 32781, 'who': 'first and second'}\n",
-        "engine.json sweep trials\n",
+        # Between them, where the sources have changed: source.diff.
+        "events.jsonl manifest.json outputs results.jsonl ",
+        " sweep trials\n",
     ],
     "failures.py": [
         "true",

@@ -246,7 +246,7 @@ def test_results_of_another_experiment_do_not_mix() -> None:
     one.version = "2"
     with pytest.raises(ResultFolderError, match="version is '1' there and '2' here"):
         results(one)
-    with pytest.raises(ResultFolderError, match="engine is 'made' there and 'other' here"):
+    with pytest.raises(ResultFolderError, match="name is 'made' there and 'other' here"):
         results(made(factors={"n": [1]}, hosts=0, run="true", version="1", name="other"))
 
 
@@ -315,7 +315,7 @@ def test_the_plan_leaves_out_what_is_done(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out.splitlines()
     assert shown[2:] == [
         "hosts: none yet",
-        "so far: 2 done, 1 failed or skipped",
+        "so far: 2 done, 1 failed",
         "1. {'n': 4} on this machine",
         "   test 4 != 2",
     ]

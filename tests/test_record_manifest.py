@@ -120,11 +120,34 @@ def test_a_repository_that_cannot_be_asked(script: Path) -> None:
     assert "HEAD" in found["error"]
 
 
+def test_a_git_that_does_not_answer_does_not_hold_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nexec sleep 1000\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("execo.engine.manifest._GIT_TIME", 0.3)
+    begin = time.monotonic()
+    with Record(tmp_path / "run"):
+        assert time.monotonic() - begin < PATIENCE
+    assert "0.3 s" in load(tmp_path / "run").manifest["git"]["error"]
+
+
+def test_a_machine_without_git_and_without_a_shell(script: Path) -> None:
+    manifest = manifest_of(script, PATH="/nowhere")
+    assert manifest["git"] is None
+    assert "cannot start 'sh': command not found" in manifest["machine"]["error"]
+
+
 def test_seeds_are_what_json_has(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         Record(tmp_path, seeds={"a": object()})
     with pytest.raises(ValueError, match="max_output"):
         Record(tmp_path, max_output=-1)
+    with pytest.raises(TypeError, match="version is a text, a number, or None"):
+        Record(tmp_path, version=(1, 2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a list of texts"):
         Record(tmp_path, secrets="word")
 

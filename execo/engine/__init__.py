@@ -9,12 +9,12 @@ from .engine import Engine, logger
 from .experiment import Experiment, experiment
 from .host_pool import NotEnoughHosts
 from .html import write_report
-from .identity import ResultFolderError
+from .identity import RecordError, ResultFolderError
 from .load import LoadError, load
 from .matrix import draw_sweep
 from .names import slugify
 from .plots import draw_results
-from .record import Record, RecordError
+from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .run import ActionRow, ProcessRow, ResultRow, Run
 from .sweep import geom, igeom, sweep

@@ -7,11 +7,13 @@ what came of it into a queue.
 
 from __future__ import annotations
 
+import json
 import queue
 import signal
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,12 @@ __all__ = ["Dispatcher", "OnInterrupt"]
 OnInterrupt = Literal["wait", "cancel"]
 
 UNREACHABLE = frozenset({Reason.CONNECT, Reason.AUTH, Reason.HOST_KEY})
+
+LOSSES = 3
+"""So many hosts that are lost under one combination are its fault: it would take all of them."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells have it."""
 
 logger = get_logger("execo.engine")
 
@@ -58,7 +66,8 @@ class Dispatcher:
     :param jobs: how many at once at the most; None: as many as there are hosts for, and at the most
       one for each host
     :param on_interrupt: what Ctrl-C means for those that run: ``wait`` for their end, or
-      ``cancel`` them. A second one cancels them and does not wait
+      ``cancel`` them. A second one cancels them and does not wait. SIGTERM, which comes at the end
+      of a reservation, always cancels
     :param remaining: seconds that are left for all of it, None for no limit. What would take
       longer than the longest so far is not begun
     """
@@ -86,10 +95,12 @@ class Dispatcher:
         self._record = record
         self._remaining = remaining
         self._longest = 0.0
+        self._losses: Counter[HashableDict] = Counter()
         self._running: list[Attempt] = []
         # Its put() may interrupt itself, which is what a signal handler does.
         self._messages: queue.SimpleQueue[_Ended | None] = queue.SimpleQueue()
         self._interrupts = 0
+        self._terminated = False
         self._stopping = False
 
     def run(self) -> None:
@@ -99,6 +110,7 @@ class Dispatcher:
           are done
         :raises KeyboardInterrupt: after Ctrl-C, when those that ran have ended, or at once after a
           second one
+        :raises SystemExit: likewise, after SIGTERM
         """
         with self._told_of_interrupts():
             try:
@@ -115,7 +127,7 @@ class Dispatcher:
                 self._abandon()
                 raise
         if self._interrupts:
-            raise KeyboardInterrupt
+            raise self._stop
         if not self._stopping:
             self._check_hosts(self._sweeper.get_remaining())
 
@@ -127,7 +139,7 @@ class Dispatcher:
                 self._stopping = True
                 return
             # Only one that can begin now is taken: other scripts may work on the same sweep.
-            if isinstance(self._needs, int) and self._needs > self._pool.free:
+            if isinstance(self._needs, int) and not self._fits(self._needs):
                 return
             # A filter is given all that remain: not where nobody has to choose.
             choose = None if isinstance(self._needs, int) else self._fitting
@@ -141,12 +153,19 @@ class Dispatcher:
     def _need(self, combination: HashableDict) -> int:
         return self._needs if isinstance(self._needs, int) else self._needs(combination)
 
+    def _fits(self, count: int) -> bool:
+        """Whether one that needs so many hosts can begin now."""
+        # This machine is one, and two would disturb each other.
+        if count == 0 and self._jobs is None:
+            return all(attempt.hosts for attempt in self._running)
+        return count <= self._pool.free
+
     def _fitting(self, todo: Iterable[HashableDict]) -> Iterator[HashableDict]:
         """The first one that the hosts are enough for. If only the free ones are not, then none:
         small ones that overtake would keep it waiting for ever."""
         for one in todo:
             count = self._need(one)
-            if count <= self._pool.free:
+            if self._fits(count):
                 yield one
                 return
             if count <= self._pool.size:
@@ -177,10 +196,21 @@ class Dispatcher:
         observing.label.set(attempt.combination)
         ended = _Ended(attempt, time.time())
         try:
-            ended.result = self._measure(attempt)
+            ended.result = self._kept(self._measure(attempt))
         except BaseException as exc:  # noqa: BLE001 - told to the thread that decides
             ended.error = exc
         self._messages.put(ended)
+
+    def _kept(self, result: Any) -> Any:
+        """A result as it comes back from the folder, in a later run."""
+        try:
+            if self._record is not None:
+                result = self._record.without_secrets(result)
+            return json.loads(json.dumps(result))
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise TypeError(
+                f"a result is what JSON has, dicts, lists, text, numbers: {exc}"
+            ) from exc
 
     # -- what became of it ---------------------------------------------------------------------
 
@@ -188,31 +218,41 @@ class Dispatcher:
         attempt, error = ended.attempt, ended.error
         combination = attempt.combination
         self._running.remove(attempt)
-        if error is None:
-            try:
-                self._sweeper.done(combination, result=ended.result)
-            except (TypeError, RecursionError) as exc:
-                error = exc
-        dead = [host for host, why in _unreachable(error).items() if self._put_aside(host, why)]
+        lost = unreachable(attempt, error)
+        dead = [host for host, why in lost.items() if self._put_aside(host, why)]
         self._pool.give_back(attempt.hosts)
         if error is None:
+            self._sweeper.done(combination, result=ended.result)
             self._longest = max(self._longest, time.time() - ended.began)
             logger.info("done %s", _named(attempt))
             self._note(ended, "done")
         elif attempt.cancelled or isinstance(error, AttemptCancelled):
             self._sweeper.cancel(combination)
         elif dead:
-            # Not its fault, and others can have it. It ends: each time there are fewer hosts.
-            self._sweeper.cancel(combination)
-            self._note(ended, "failed", _told(error))
+            self._lose(combination, error)
+            self._note(ended, "failed", self._told(error))
         elif isinstance(error, Exception):
-            why = _told(error)
+            why = self._told(error)
             logger.warning("failed %s: %s", _named(attempt), why)
             self._sweeper.failed(combination, why)
             self._note(ended, "failed", why)
         else:  # SystemExit, say: all of it is to end
             self._sweeper.cancel(combination)
             raise error
+
+    def _lose(self, combination: HashableDict, error: BaseException | None) -> None:
+        """Hosts of it cannot be reached any more. Not its fault, and others can have it."""
+        assert isinstance(error, ProcessesFailed)
+        self._losses[combination] += any(
+            process.reason in UNREACHABLE and process.start_date is not None
+            for process in error.processes
+        )
+        if self._losses[combination] < LOSSES:
+            self._sweeper.cancel(combination)
+            return
+        why = f"{LOSSES} times its hosts were lost while it ran on them: {self._told(error)}"
+        logger.warning("failed %r: %s", dict(combination), why)
+        self._sweeper.failed(combination, why, retry=False)
 
     def _put_aside(self, host: Host, why: str) -> bool:
         if not self._pool.put_aside(host, why):
@@ -234,6 +274,10 @@ class Dispatcher:
                 hosts=[host.address for host in attempt.hosts],
             )
 
+    def _told(self, error: BaseException | None) -> str:
+        text = "" if error is None else _told(error)
+        return text if self._record is None else str(self._record.without_secrets(text))
+
     def _check_hosts(self, remaining: Iterable[HashableDict]) -> None:
         most = max(map(self._need, remaining), default=0)
         if most > self._pool.size:
@@ -249,38 +293,48 @@ class Dispatcher:
 
     @contextmanager
     def _told_of_interrupts(self) -> Iterator[None]:
-        """Ctrl-C becomes a message, so that it does not strike in the middle of something."""
-        before = signal.getsignal(signal.SIGINT)
-        # Ignored (nohup) stays ignored; and only the main thread can ask for signals.
-        # None: installed by what embeds Python.
-        if (
-            before in (None, signal.SIG_IGN)
-            or threading.current_thread() is not threading.main_thread()
-        ):
-            yield
-            return
+        """Ctrl-C becomes a message, so that it does not strike in the middle of something. So does
+        SIGTERM."""
+        before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # it alone can ask for signals
+            interrupt = signal.getsignal(signal.SIGINT)
+            # Ignored (nohup) stays ignored. None: installed by what embeds Python.
+            if interrupt not in (None, signal.SIG_IGN):
+                before[signal.SIGINT] = interrupt
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                before[signal.SIGTERM] = signal.SIG_DFL
 
-        def told(*_: object) -> None:
+        def told(number: int, _: object) -> None:
+            self._terminated |= number == signal.SIGTERM
             self._interrupts += 1
             if self._interrupts > 2:
-                raise KeyboardInterrupt  # the folder of the sweep does not answer, it seems
+                raise self._stop  # the folder of the sweep does not answer, it seems
             self._messages.put(None)
 
-        signal.signal(signal.SIGINT, told)
         try:
+            for number in before:
+                signal.signal(number, told)
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def _stop(self) -> BaseException:
+        return SystemExit(TERMINATED) if self._terminated else KeyboardInterrupt()
 
     def _interrupted(self) -> None:
         if self._stopping and self._interrupts > 1:
-            raise KeyboardInterrupt
+            raise self._stop
         self._stopping = True
-        verb = "waiting for" if self._on_interrupt == "wait" else "cancelling"
+        cancel = self._terminated or self._on_interrupt == "cancel"
         logger.warning(
-            "interrupted: %s %d that run; once more to stop at once", verb, len(self._running)
+            "%s: %s %d that run; once more to stop at once",
+            "terminated" if self._terminated else "interrupted",
+            "cancelling" if cancel else "waiting for",
+            len(self._running),
         )
-        if self._on_interrupt == "cancel":
+        if cancel:
             for attempt in self._running:
                 attempt.cancel()
 
@@ -301,14 +355,19 @@ def _named(attempt: Attempt) -> str:
     return f"{dict(attempt.combination)!r:.200}{f' on {hosts}' if hosts else ''}{again}"
 
 
-def _unreachable(error: BaseException | None) -> dict[Host, str]:
+def unreachable(attempt: Attempt, error: BaseException | None) -> dict[Host, str]:
+    """Those of its hosts that cannot be reached, and why."""
     if not isinstance(error, ProcessesFailed):
         return {}
-    return {
-        process.host: process.message
-        for process in error.processes
-        if process.reason in UNREACHABLE and getattr(process, "host", None) is not None
-    }
+    # Whoever it was to be logged in there.
+    places = {(host.address, host.port): host for host in attempt.hosts}
+    found = {}
+    for process in error.processes:
+        host = getattr(process, "host", None)
+        ours = None if host is None else places.get((host.address, host.port))
+        if ours is not None and process.reason in UNREACHABLE:
+            found[ours] = process.message
+    return found
 
 
 def _told(error: BaseException) -> str:

@@ -21,7 +21,8 @@ from .attempt import Attempt
 from .combination import HashableDict
 from .dispatch import Dispatcher, OnInterrupt
 from .host_pool import HostPool
-from .identity import claim_folder
+from .identity import earlier_manifest, identity
+from .masks import MASK, Masks, is_secret_name, masked_arguments
 from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .sweeper import ParamSweeper
@@ -56,6 +57,8 @@ class Engine:
     ancestors first: an engine adds to the one that it is made of, and does not call its method
     itself. Attributes:
 
+    - ``engine_name``: what it is called: the name of the class, unless ``__init__`` sets another
+      (new)
     - ``engine_dir``: the folder of the file that the class is in
     - ``args_parser``: an :class:`argparse.ArgumentParser`, to which ``__init__`` adds options and
       arguments; an option that the script defines replaces one of the engine's
@@ -70,13 +73,17 @@ class Engine:
     """A folder with results of another version is refused: change it when what is measured changes
     (new)."""
 
+    engine_name: str = ""
+
     def __init__(self) -> None:
         kind = type(self)
+        self.engine_name = self.engine_name or kind.__name__
         self.engine_dir = _folder_of(kind)
         self.args: Any = None
         self.run_name: str | None = None
         self.result_dir: str | None = None
         self.record: Record | None = None
+        self._argv = list(sys.argv)
         self.args_parser = argparse.ArgumentParser(
             usage="%(prog)s [options] <arguments>",
             description=f"engine: {self.engine_name}",
@@ -142,11 +149,6 @@ class Engine:
 
     # -- what subclasses say ---------------------------------------------------------------------
 
-    @property
-    def engine_name(self) -> str:
-        """What it is called: the name of the class (new)."""
-        return type(self).__name__
-
     def init(self) -> None:
         """Before :meth:`run`, of all classes."""
 
@@ -156,7 +158,11 @@ class Engine:
     def plan(self) -> Iterator[str]:
         """Lines that ``--dry-run`` prints; must change nothing (new)."""
         yield f"engine {self.engine_name}" + (f", version {self.version}" if self.version else "")
-        yield f"arguments: {vars(self.args)}"
+        given = {
+            name: MASK if value and is_secret_name(name) else value
+            for name, value in vars(self.args).items()
+        }
+        yield f"arguments: {given}"
         yield f"result directory: {self.result_dir}"
         for name in ("init", "run"):
             for method in _methods(type(self), name):
@@ -180,12 +186,15 @@ class Engine:
         """Do all of it. Blocks.
 
         :param engineargs: the arguments; None: those of the command line
-        :raises SystemExit: wrong arguments; after Ctrl-C, with 130
+        :raises SystemExit: wrong arguments; after Ctrl-C, with 130; after SIGTERM, with 143, see
+          :meth:`run_combinations`
         :raises ResultFolderError: the folder given by ``-c`` has results of another engine, or of
           another version (new)
-        :raises OSError: the folder cannot be made
+        :raises RecordError: another run works in that folder now (new)
+        :raises OSError: the folder cannot be made, or written
         """
         given = list(sys.argv[1:] if engineargs is None else engineargs)
+        self._argv = [sys.argv[0], *given]
         self.args = self.args_parser.parse_args(given)
         self.setup_run_name()
         if use_dir := self._option("use_dir"):
@@ -194,25 +203,44 @@ class Engine:
             self.setup_result_dir()
         folder = Path(str(self.result_dir))
         if self._option("only_plan"):
-            claim_folder(folder, self.engine_name, self.version, look=True)
+            earlier_manifest(folder, identity(self.engine_name, self._version))
             for line in self.plan():
                 sys.stdout.write(line + "\n")
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        claim_folder(folder, self.engine_name, self.version)
         self._set_log_level()
-        self._keep_outputs(folder)
-        logger.info("command line arguments: %s", [sys.argv[0], *given])
-        logger.info("command line: %s", " ".join([sys.argv[0], *given]))
-        logger.info("run in directory %s", self.result_dir)
         try:
-            with self._recording(folder) as self.record:
+            # First of all: a folder that is refused stays as it is.
+            with self.make_record(folder) as self.record:
+                self._keep_outputs(folder)
+                shown = masked_arguments(self._argv, Masks())  # these lines may be copied there
+                logger.info("command line arguments: %s", shown)
+                logger.info("command line: %s", " ".join(shown))
+                logger.info("run in directory %s", self.result_dir)
                 for name in ("init", "run"):
                     for method in _methods(type(self), name):
                         method(self)
         except KeyboardInterrupt:
             logger.warning("interrupted; to go on: -c %s", self.result_dir)
             raise SystemExit(INTERRUPTED) from None
+
+    def make_record(self, folder: Path, **more: Any) -> Record:
+        """Of this run, in the result folder; of one that goes on, behind what is there. Engines
+        that record more, or less, add arguments (new)::
+
+            def make_record(self, folder):
+                return super().make_record(folder, secrets=[self.args.key], max_output=0)
+
+        :param folder: the result folder
+        :param more: of :class:`~execo.engine.Record`
+        """
+        about = {"name": self.engine_name, "version": self._version, "argv": self._argv}
+        return Record(folder, **{**about, "resume": True, **more})
+
+    @property
+    def _version(self) -> str | int | None:
+        # An engine of execo 2 may call something else so.
+        known = self.version is None or isinstance(self.version, (str, int))
+        return self.version if known else str(self.version)
 
     def run_combinations(
         self,
@@ -227,9 +255,9 @@ class Engine:
         """Hand out what is to be done, ``--jobs`` at once, until all is done, failed, or with
         others (new). Blocks; for :meth:`run`. Ctrl-C is understood as ``--on-interrupt`` says.
 
-        A host that cannot be reached is not used any more, and its combination goes to others; any
-        other error is a failed attempt, see :meth:`ParamSweeper.failed()
-        <execo.engine.ParamSweeper.failed>`.
+        A host that cannot be reached is not used any more, and its combination goes to others; it
+        has failed when three times hosts are lost while it runs on them. Any other error is a
+        failed attempt, see :meth:`ParamSweeper.failed() <execo.engine.ParamSweeper.failed>`.
 
         :param sweeper: has the combinations
         :param measure: is given an :class:`~execo.engine.Attempt`, on a thread of its own; returns
@@ -243,6 +271,8 @@ class Engine:
         :raises NotEnoughHosts: some need more hosts than there are, or than are left; all others
           are done
         :raises KeyboardInterrupt: after Ctrl-C
+        :raises SystemExit: after SIGTERM, with 143: what ran is cancelled then. In the main thread
+          alone, and unless the script has a handler of its own
         """
         Dispatcher(
             sweeper,
@@ -255,10 +285,6 @@ class Engine:
             record=self.record,
             remaining=remaining,
         ).run()
-
-    def _recording(self, folder: Path) -> Record:
-        """Of this run, in the result folder; of one that goes on, behind what is there."""
-        return Record(folder, name=self.engine_name, version=str(self.version), resume=True)
 
     def _option(self, name: str) -> Any:
         """One of ours; None where the script has put its own in its place."""

@@ -9,7 +9,7 @@ from typing import Any
 from execo.host import Hosts
 from execo.time_utils import Duration
 
-from .combination import HashableDict
+from .combination import HashableDict, checked
 from .experiment_engine import ExperimentEngine
 from .sweep import sweep
 from .trial import Trial
@@ -88,8 +88,8 @@ class Experiment:
     """How often a combination that has failed comes again."""
 
     lease: float | None = 60.0
-    """Seconds without a sign of life after which what another machine works on in the same folder
-    is handed out again, see :class:`~execo.engine.ParamSweeper`."""
+    """For other scripts that work with a :class:`~execo.engine.ParamSweeper` on the folder
+    ``sweep`` in the result folder: see there."""
 
     version: str | None = None
     """A folder with results of another version is refused: change it when what is measured
@@ -103,6 +103,10 @@ class Experiment:
 
     connection_params: Mapping[str, Any] | None = None
     """How to reach the hosts, see :class:`~execo.remote.Remote`."""
+
+    record: Mapping[str, Any] | None = None
+    """What else its :class:`~execo.engine.Record` is told, as ``{"secrets": [...]}``: arguments of
+    it by their names."""
 
     def parse(self, trial: Trial) -> Any:
         """The result, anything that JSON has; what it raises makes the attempt a failed one. Runs
@@ -155,15 +159,20 @@ class Experiment:
     def combinations(self) -> list[HashableDict]:
         """All of them, in order.
 
-        :raises TypeError: no factors, or what cannot be any
+        :raises TypeError: no factors, or what cannot be any: names the factor
+        :raises ValueError: there is none
         """
         if self.factors is None:
             raise TypeError(f"{self.title} has no factors: a dict, factor -> levels")
-        if not isinstance(self.factors, Mapping):
-            return [HashableDict(one) for one in self.factors]
-        return sweep(
-            self.factors, where=self.where, sample=self.sample, repeat=self.repeat, seed=self.seed
-        )
+        if isinstance(self.factors, Mapping):
+            options = {name: getattr(self, name) for name in ("where", "sample", "repeat", "seed")}
+            found = sweep(self.factors, **options)
+        else:
+            found = [checked(one) for one in self.factors]
+        if not found:
+            # Not to a sweeper, which would take those that were saved before.
+            raise ValueError(f"{self.title} has no combination: its factors, or where, leave none")
+        return list(dict.fromkeys(found))
 
     def needs(self, combination: HashableDict) -> int:
         """How many hosts it gets.
@@ -175,6 +184,11 @@ class Experiment:
         if type(count) is not int or count < 0:
             raise ValueError(f"{self.title}: {combination!r:.200} needs {count!r} hosts")
         return count
+
+    @property
+    def own_measure(self) -> bool:
+        """Whether :meth:`measure` is not the one of this class."""
+        return getattr(self.measure, "__func__", None) is not Experiment.measure
 
     def asked(self, name: str, trial: Trial) -> Any:
         """What ``put``, ``run`` or ``get`` is for this trial."""
@@ -217,4 +231,4 @@ def experiment(
     return make
 
 
-_METHODS = frozenset({"run", "main", "title", "combinations", "needs", "asked"})
+_METHODS = frozenset({"run", "main", "title", "combinations", "needs", "own_measure", "asked"})

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from execo.action_base import Action
+from execo.errors import ProcessesFailed
 from execo.host import Host, Hosts, get_hosts_list
 from execo.hostset import fold
+from execo.remote import Local, Remote
 from execo.time_utils import Duration
 
 from .combination import HashableDict
+from .dispatch import unreachable
 from .engine import Engine, logger
 from .host_pool import HostPool, NotEnoughHosts
+from .load import states_of
 from .names import folder_name, slugify
+from .record import Record
 from .sweeper import ParamSweeper
-from .trial import Trial
+from .trial import QUIET, Trial
 
 __all__ = ["ExperimentEngine"]
 
@@ -36,11 +42,15 @@ class Described(Protocol):
     lease: float | None
     workdir: bool
     hosts: Any
+    seed: int
+    record: Mapping[str, Any] | None
     timeout: Duration | None
     connection_params: Any
 
     @property
     def title(self) -> str: ...
+    @property
+    def own_measure(self) -> bool: ...
 
     def combinations(self) -> list[HashableDict]: ...
     def needs(self, combination: HashableDict) -> int: ...
@@ -64,6 +74,7 @@ class ExperimentEngine(Engine):
         remaining: Callable[[], float | None] | None = None,
     ) -> None:
         self.experiment = experiment
+        self.engine_name = experiment.title
         self.version = experiment.version
         self.results: dict[HashableDict, Any] = {}
         """Of what is done, after the run."""
@@ -75,25 +86,29 @@ class ExperimentEngine(Engine):
         add("--hosts", metavar="'A B ...'", help="hosts to use, with ranges: 'node[1-4] other'")
         add("--retry-failed", action="store_true", help="what has failed for good is tried again")
 
-    @property
-    def engine_name(self) -> str:
-        return self.experiment.title
-
     def setup_result_dir(self) -> None:
         super().setup_result_dir()
         if self._folder is not None:
             self.result_dir = os.path.abspath(self._folder)
 
+    def make_record(self, folder: Path, **more: Any) -> Record:
+        """With what the experiment wants of it."""
+        asked = dict(self.experiment.record or {})
+        seeds = {"seed": self.experiment.seed, **asked.pop("seeds", {})}
+        return super().make_record(folder, seeds=seeds, **{**asked, **more})
+
     def _all_hosts(self) -> list[Host]:
-        return get_hosts_list(self.args.hosts.split()) if self.args.hosts else self._hosts
+        given = self.args.hosts
+        return HostPool(get_hosts_list(given.split()) if given else self._hosts).hosts
 
     def run(self) -> None:
         """All combinations that are to be done."""
         hosts = self._all_hosts()
         combinations = self.experiment.combinations()
-        _check_enough(self.experiment, combinations, hosts)
-        if hosts and self.record is not None:
-            self.record.add_hosts(hosts, self.experiment.connection_params)
+        if missing := _missing(self.experiment, combinations, hosts):
+            raise NotEnoughHosts(f"{missing}: say more by --hosts")
+        if hosts:
+            self._get_to_know(hosts)
         sweeper = ParamSweeper(
             self._place(SWEEP),
             combinations,
@@ -103,6 +118,11 @@ class ExperimentEngine(Engine):
             lease=self.experiment.lease,
         )
         try:
+            # Nobody else runs in this folder, its record is locked. So what a run on another
+            # machine had begun is free, without a wait for the end of its lease.
+            sweeper.lease = 0.0
+            sweeper.update()
+            sweeper.lease = self.experiment.lease
             if self.args.retry_failed:
                 sweeper.reset()
             constant = self.experiment.hosts
@@ -123,19 +143,34 @@ class ExperimentEngine(Engine):
     def _place(self, *names: str) -> Path:
         return Path(str(self.result_dir), *names)
 
-    def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
-        name = folder_name(combination)
-        # Other runs may use the same hosts. A run that goes on has the names of before, so that
-        # what a killed script has left there is removed.
+    def _get_to_know(self, hosts: list[Host]) -> None:
+        """Ask them what they are, and remove what a run before, that was killed, has left there."""
+        params = self.experiment.connection_params
+        left = None
+        if self.experiment.workdir and self._place(SWEEP).exists():
+            text = f"rm -rf -- {shlex.quote(self._workdirs)}*"
+            left = Remote(text, hosts, params, QUIET, substitute=False).start()
+        if self.record is not None:
+            self.record.add_hosts(hosts, params)
+        if left is not None:
+            left.wait(CLEARING).kill()
+
+    @property
+    def _workdirs(self) -> str:
+        """How the names of folders on hosts begin. Other runs may use the same hosts; one that goes
+        on has the names of before."""
         here = f"{socket.gethostname()}:{self.result_dir}"
         run = hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        there = f"execo-{slugify(self.engine_name)}-{run}-{name}"
+        return f"execo-{slugify(self.engine_name)}-{run}-"
+
+    def _trial(self, combination: HashableDict, hosts: list[Host], number: int) -> Trial:
+        name = folder_name(combination)
         return Trial(
             combination,
             hosts,
             number,
             folder=self._place(TRIALS, name),
-            workdir=there if self.experiment.workdir else None,
+            workdir=f"{self._workdirs}{name}" if self.experiment.workdir else None,
             connection_params=self.experiment.connection_params,
         )
 
@@ -144,19 +179,26 @@ class ExperimentEngine(Engine):
         if trial.folder.exists():
             shutil.rmtree(trial.folder)  # of an attempt that has failed, or was cut short
         trial.folder.mkdir(parents=True)
-        trial.run_all(trial.preparing(), self.experiment.timeout)
+        gone: Collection[Host] = ()
         try:
+            trial.run_all(trial.preparing(), self.experiment.timeout)
             return self.experiment.measure(trial)
+        except ProcessesFailed as exc:
+            gone = unreachable(trial, exc)
+            raise
         finally:
-            self._clear(trial)
+            if trial.actions:
+                self._clear(trial, gone)
 
-    def _clear(self, trial: Trial) -> None:
+    def _clear(self, trial: Trial, gone: Collection[Host]) -> None:
+        left = list(gone)
         # Not by trial.run(): also after an error, and when the experiment is being stopped.
-        for action in trial.clearing():
+        for action in trial.clearing(without=gone):
             action.run(timeout=CLEARING)
-            if not action.finished_ok:
-                action.kill()
-                logger.warning("%s is left on %s", trial.workdir, _addresses(trial.hosts))
+            left += [one.host for one in action.processes if not one.finished_ok]
+            action.kill()
+        if left and trial.workdir is not None:
+            logger.warning("%s may be left on %s", trial.workdir, _addresses(left))
 
     # -- the plan --------------------------------------------------------------------------------
 
@@ -168,14 +210,16 @@ class ExperimentEngine(Engine):
         yield f"experiment {self.engine_name}{version}: {len(combinations)} combinations"
         yield f"result directory: {self.result_dir}"
         yield f"hosts: {_addresses(hosts) or 'none yet'}"
-        todo = combinations
-        if self._place(SWEEP).exists():
-            sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
-            states = sweeper.stats()
-            sweeper.close()
-            yield f"so far: {len(states.done)} done, {len(states.skipped)} failed or skipped"
-            again = states.skipped if self.args.retry_failed else set()
-            todo = [one for one in combinations if one in states.remaining or one in again]
+        missing = _missing(experiment, combinations, hosts)
+        if hosts and missing:
+            yield f"TOO FEW HOSTS: {missing}"
+        # Not by opening the sweeper, which writes.
+        states = states_of(self._place(SWEEP))
+        if states:
+            of = [states.get(one) for one in combinations]
+            yield f"so far: {of.count('done')} done, {of.count('failed')} failed"
+        past = {"done"} if self.args.retry_failed else {"done", "failed"}
+        todo = [one for one in combinations if states.get(one) not in past]
         for at, combination in enumerate(todo, 1):
             count = experiment.needs(combination)
             shown = hosts[:count] if len(hosts) >= count else _made_up(count)
@@ -187,9 +231,12 @@ class ExperimentEngine(Engine):
     def _actions(self, trial: Trial) -> Iterator[Action]:
         asked = self.experiment.asked
         yield from trial.preparing()
-        yield from trial.putting(asked("put", trial))
-        yield from trial.running(asked("run", trial))
-        yield from trial.getting(asked("get", trial))
+        if self.experiment.own_measure:
+            yield Local("(what measure() does)")
+        else:
+            yield from trial.putting(asked("put", trial))
+            yield from trial.running(asked("run", trial))
+            yield from trial.getting(asked("get", trial))
         yield from trial.clearing()
 
 
@@ -197,17 +244,15 @@ CLEARING = 30.0
 """Seconds to remove a folder on the hosts."""
 
 
-def _check_enough(
+def _missing(
     experiment: Described, combinations: Iterable[HashableDict], hosts: list[Host]
-) -> None:
-    there = HostPool(hosts).size
+) -> str | None:
+    """What the hosts are not enough for."""
     for one in combinations:
         count = experiment.needs(one)
-        if count > there:
-            raise NotEnoughHosts(
-                f"{dict(one)!r:.200} needs {_number(count)}, and there are {there}:"
-                " say more by --hosts"
-            )
+        if count > len(hosts):
+            return f"{dict(one)!r:.200} needs {_number(count)}, and there are {len(hosts)}"
+    return None
 
 
 def _made_up(count: int) -> list[Host]:

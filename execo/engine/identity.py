@@ -1,21 +1,27 @@
-"""Whose a result folder is: results of two experiments, or of two versions of one, do not mix."""
+"""Whose a folder is: results of two experiments, or of two versions of one, do not mix.
+
+It is the manifest of the record there that says so.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from execo.errors import ExecoError
+from execo.time_utils import format_date
 
-__all__ = ["ResultFolderError", "claim_folder"]
+from .manifest import FORMAT, MANIFEST
 
-FILE = "engine.json"
-FORMAT = 1
+__all__ = ["RecordError", "ResultFolderError", "earlier_manifest", "identity", "who_works_there"]
 
 
-class ResultFolderError(ExecoError):
+class RecordError(ExecoError):
+    """A folder cannot take this run's record: says which, and why."""
+
+
+class ResultFolderError(RecordError):
     """A result folder belongs to another experiment, or to another version of it.
 
     :param folder: the folder
@@ -24,7 +30,7 @@ class ResultFolderError(ExecoError):
 
     def __init__(self, folder: Path, differences: dict[str, tuple[Any, Any]]) -> None:
         told = "; ".join(
-            f"{name} is {there!r} there and {here!r} here"
+            f"{name} is {there!r:.200} there and {here!r:.200} here"
             for name, (there, here) in differences.items()
         )
         super().__init__(f"{folder} has results of something else: {told}. Use another folder")
@@ -35,32 +41,42 @@ class ResultFolderError(ExecoError):
         return type(self), (self.folder, self.differences)
 
 
-def claim_folder(folder: Path, name: str, version: str | None, *, look: bool = False) -> None:
-    """Make sure that the folder is of this engine, and say so in it, in ``engine.json``. One that
-    says nothing (new, or of execo 2) becomes its own.
+def identity(name: str, version: str | int | None) -> dict[str, Any]:
+    """What a manifest says of whose it is."""
+    return {"format": FORMAT, "name": name, "version": version}
 
-    :param look: only look, write nothing
-    :raises ResultFolderError: it is not
+
+def earlier_manifest(folder: Path, mine: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the record that is there; None if there is none. Writes nothing.
+
+    :param mine: the :func:`identity` of who would go on there
+    :raises ResultFolderError: it is of something else
+    :raises RecordError: it cannot be read
     """
-    mine = {"format": FORMAT, "engine": name, "version": version}
-    path = folder / FILE
+    path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        there = json.loads(path.read_bytes())
+        if not isinstance(there, dict):
+            raise ValueError("not an object")
     except FileNotFoundError:
-        if look:
-            return
-        # Whole or not at all: the next run must be able to read it.
-        new = folder / f"{FILE}.{os.getpid()}.new"
-        new.write_text(json.dumps(mine) + "\n", encoding="utf-8")
-        new.replace(path)
-        return
-    try:
-        found = json.loads(text)
-    except ValueError as exc:
-        raise ResultFolderError(folder, {FILE: (text[:80], mine)}) from exc
-    theirs = found if isinstance(found, dict) else {}
-    differences = {
-        key: (theirs.get(key), value) for key, value in mine.items() if theirs.get(key) != value
+        return None
+    except (ValueError, RecursionError) as exc:
+        raise RecordError(
+            f"{path} cannot be read, and says whose the folder is: {exc}. Use another folder"
+        ) from exc
+    different = {
+        name: (there.get(name), value) for name, value in mine.items() if there.get(name) != value
     }
-    if differences:
-        raise ResultFolderError(folder, differences)
+    if different:
+        raise ResultFolderError(folder, different)
+    return there
+
+
+def who_works_there(folder: Path) -> str:
+    """Of a folder whose record is being written now, as far as it says by whom."""
+    try:
+        found = json.loads((folder / MANIFEST).read_bytes())
+        since = format_date(float(found["started"]))
+        return f"process {int(found['pid'])} on {found['machine']['name']}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

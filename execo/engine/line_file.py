@@ -12,6 +12,7 @@ import io
 import json
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class LineFile:
         self._file = io.FileIO(path, "a+")
         try:
             _take(self._file)
+            _close_in_children(self)
             size = self._file.seek(0, os.SEEK_END)
             if size:
                 self._file.seek(size - 1)
@@ -87,6 +89,24 @@ class LineFile:
         self._file.close()
 
 
+_open: weakref.WeakSet[LineFile] = weakref.WeakSet()
+_hooked = False
+
+
+def _close_in_children(file: LineFile) -> None:
+    """A forked child shares the lock, and would hold it when this process is gone."""
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        os.register_at_fork(after_in_child=_close_all)
+    _open.add(file)
+
+
+def _close_all() -> None:
+    for file in list(_open):
+        file.close()
+
+
 def _take(file: io.FileIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,11 +117,15 @@ def _take(file: io.FileIO) -> None:
             raise  # where there are no locks, nobody can be kept out
 
 
-def read_lines(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
+def read_lines(
+    path: Path, faults: list[str], name: str | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """What was appended, without a torn end, and without locks: the file may be a copy, on a disk
     that cannot be written. A missing file has no lines.
 
     :param faults: is told of lines that are none, by file and line; they are passed over
+    :param name: what they call the file
+    :returns: the number of each line, from 1 on, and what it says
     """
     try:
         data = path.read_bytes()
@@ -116,7 +140,7 @@ def read_lines(path: Path, faults: list[str]) -> Iterator[dict[str, Any]]:
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as exc:
             if number == len(lines) or lines[number] != _TORN:
-                faults.append(f"{path.name}, line {number}: {exc}; it is passed over")
+                faults.append(f"{name or path.name}, line {number}: {exc}; it is passed over")
             continue
         if line != _TORN:
-            yield record
+            yield number, record

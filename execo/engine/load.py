@@ -17,12 +17,14 @@ from .manifest import FORMAT, MANIFEST
 from .run import OUTPUTS, ActionRow, ProcessRow, ResultRow, Run, output_name
 from .sweeper import JOURNAL, SWEEPS
 
-__all__ = ["EVENTS", "RESULTS", "LoadError", "first_numbers", "load"]
+__all__ = ["EVENTS", "RESULTS", "LoadError", "first_numbers", "load", "states_of"]
 
 EVENTS = "events.jsonl"
 RESULTS = "results.jsonl"
 
-_MISTAKES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_MISTAKES = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+
+_MISSING = object()
 
 
 class LoadError(ExecoError):
@@ -49,23 +51,26 @@ def load(folder: str | os.PathLike[str]) -> Run:
     faults: list[str] = []
     manifest = _manifest(path, faults)
     events = _Events(faults)
-    for record in read_lines(path / EVENTS, faults):
-        events.take(record)
+    for number, record in read_lines(path / EVENTS, faults):
+        events.take(number, record)
     if events.end is not None:
         manifest |= {"ended": events.end["at"], "error": events.end.get("error")}
     results = list(_results(path, faults))
     combinations, states, sweep_results = _sweeps(path, faults)
-    have = {row.combination for row in results}
-    results += [row for row in sweep_results if row.combination not in have]
+    # A script that is killed between the two has told its sweeper alone.
+    have = {_same(row) for row in results}
+    results += [row for row in sweep_results if _same(row) not in have]
+    told: dict[HashableDict, str] = {}
     for row in results:
-        if row.combination not in states:
-            combinations.append(row.combination)
-            states[row.combination] = row.state
+        if told.get(row.combination) != "done":
+            told[row.combination] = row.state
+    combinations += [one for one in told if one not in states]
+    states |= {one: state for one, state in told.items() if one not in states}
     return Run(
         folder=path,
         manifest=manifest,
         processes=events.processes(path),
-        actions=[ActionRow(**row) for row in events.actions.values()],
+        actions=events.action_rows(),
         results=results,
         combinations=combinations,
         states=states,
@@ -73,11 +78,21 @@ def load(folder: str | os.PathLike[str]) -> Run:
     )
 
 
+def _same(row: ResultRow) -> tuple[Any, ...]:
+    """Equal for two rows that tell of the same."""
+    return row.combination, row.state, row.attempt if row.state == "failed" else None
+
+
+def states_of(folder: Path) -> dict[HashableDict, str]:
+    """The states of the combinations of the sweepers there, without locks, and writing nothing."""
+    return _sweeps(folder, [])[1]
+
+
 def first_numbers(folder: Path) -> tuple[int, int, int, int]:
     """Those that come after what is in the folder: process, action, text, combination."""
     events = _Events([])
-    for record in read_lines(folder / EVENTS, []):
-        events.take(record)
+    for number, record in read_lines(folder / EVENTS, []):
+        events.take(number, record)
     tables: tuple[Iterable[int], ...] = (
         *(events.rows, events.actions),
         *(events.texts, events.combinations),
@@ -95,12 +110,27 @@ def _manifest(folder: Path, faults: list[str]) -> dict[str, Any]:
         if not isinstance(manifest, dict):
             raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as exc:
-        faults.append(f"{MANIFEST}: {exc}")
+        if not isinstance(exc, FileNotFoundError) or (folder / EVENTS).exists():
+            faults.append(f"{MANIFEST}: {exc}")
         return {}
     form = manifest.get("format")
     if form != FORMAT:
         raise LoadError(f"{folder}: format of the record: {form!r} there, {FORMAT!r} here")
     return manifest
+
+
+def _get(record: dict[str, Any], name: str, *kinds: type, default: Any = _MISSING) -> Any:
+    """A value of one of these types, exactly: a line may be damaged, and still be JSON.
+
+    :raises KeyError: there is none, and no default
+    :raises TypeError: it is of another type
+    """
+    value = record.get(name, default)
+    if value is _MISSING:
+        raise KeyError(name)
+    if type(value) not in kinds and value is not default:
+        raise TypeError(f"{name} is {value!r:.80}")
+    return value
 
 
 class _Events:
@@ -115,19 +145,20 @@ class _Events:
         self.end: dict[str, Any] | None = None
         """How the last part has ended, if it has."""
 
-    def take(self, record: dict[str, Any]) -> None:
-        handler = _HANDLERS.get(record.get("do", ""))
+    def take(self, number: int, record: dict[str, Any]) -> None:
         try:
+            handler = _HANDLERS.get(_get(record, "do", str))
             if handler is None:
                 raise ValueError("unknown")
             handler(self, record)
         except _MISTAKES as exc:
-            what = f"{type(exc).__name__}: {exc}"
-            self.faults.append(f"{EVENTS}: a line that makes no sense: {record!r:.200} ({what})")
+            self.faults.append(_senseless(EVENTS, number, record, exc))
 
     def processes(self, folder: Path) -> list[ProcessRow]:
         """The rows, in order; what the outputs of those that have no end have come to."""
         for number, row in self.rows.items():
+            if row["action"] not in self.actions:
+                row["action"] = None  # its line is damaged
             if row.get("outcome", "running") == "running":
                 for stream in ("stdout", "stderr"):
                     try:
@@ -137,60 +168,90 @@ class _Events:
                     row[f"{stream}_size"] = size
         return [ProcessRow(**row) for row in self.rows.values()]
 
+    def action_rows(self) -> list[ActionRow]:
+        """Likewise."""
+        for row in self.actions.values():
+            if row["parent"] not in self.actions:
+                row["parent"] = None
+        return [ActionRow(**row) for row in self.actions.values()]
+
     def _text(self, value: Any) -> str:
-        if isinstance(value, dict):
-            return self.texts[value["is"]] if "is" in value else f"{value['text']}..."
-        return str(value)
+        if isinstance(value, str):
+            return value
+        if "is" in value:
+            number = _get(value, "is", int)
+            return self.texts.get(number, f"(text {number}, whose line is lost)")
+        return f"{_get(value, 'text', str)}..."
 
     def _start(self, record: dict[str, Any]) -> None:
+        number = _get(record, "n", int)
         row: dict[str, Any] = {
-            "number": record["n"],
+            "number": number,
             "cmd": self._text(record.get("name", record["cmd"])),
-            "host": record.get("host"),
-            "action": record.get("in"),
-            "start": record["at"],
+            "host": _get(record, "host", str, default=None),
+            "action": _get(record, "in", int, default=None),
+            "start": _get(record, "at", float, int, default=None),
         }
         if "for" in record:
-            row["combination"] = self.combinations[record["for"]]
-        self.rows[record["n"]] = row
+            row["combination"] = self.combinations.get(record["for"])
+        self.rows[number] = row
 
     def _end(self, record: dict[str, Any]) -> None:
-        row = self.rows[record["n"]]
+        row = self.rows[_get(record, "n", int)]
         out, err = record.get("sizes", (0, 0))
+        if type(out) is not int or type(err) is not int:
+            raise TypeError(f"sizes are {out!r:.80}, {err!r:.80}")
         row |= {
-            "end": record["at"],
-            "outcome": record["outcome"],
-            "exit_code": record.get("code"),
+            "end": _get(record, "at", float, int, default=None),
+            "outcome": _get(record, "outcome", str),
+            "exit_code": _get(record, "code", int, default=None),
             "stdout_size": out,
             "stderr_size": err,
-            "message": record.get("why", ""),
-            "truncated": record.get("cut", False),
-            "stdout": record.get("stdout"),
-            "stderr": record.get("stderr"),
+            "message": _get(record, "why", str, default=""),
+            "truncated": _get(record, "cut", bool, default=False),
+            "stdout": _get(record, "stdout", str, default=None),
+            "stderr": _get(record, "stderr", str, default=None),
         }
 
     def _begin(self, record: dict[str, Any]) -> None:
-        self.actions[record["a"]] = {
-            "number": record["a"],
+        number = _get(record, "a", int)
+        self.actions[number] = {
+            "number": number,
             "name": self._text(record["name"]),
-            "parent": record.get("in"),
-            "start": record["at"],
+            "parent": _get(record, "in", int, default=None),
+            "start": _get(record, "at", float, int, default=None),
         }
 
     def _finish(self, record: dict[str, Any]) -> None:
-        self.actions[record["a"]] |= {"end": record["at"], "ok": record["failed"] == 0}
+        failed = _get(record, "failed", int)
+        end = _get(record, "at", float, int, default=None)
+        self.actions[_get(record, "a", int)] |= {"end": end, "ok": failed == 0}
 
     def _keep_text(self, record: dict[str, Any]) -> None:
-        self.texts[record["n"]] = record["is"]
+        self.texts[_get(record, "n", int)] = _get(record, "is", str)
 
     def _combination(self, record: dict[str, Any]) -> None:
-        self.combinations[record["n"]] = revived(record["is"])
+        self.combinations[_get(record, "n", int)] = _combination(record["is"])
 
     def _open(self, record: dict[str, Any]) -> None:
         self.end = None
 
     def _close(self, record: dict[str, Any]) -> None:
-        self.end = {"at": record["at"], "error": record.get("error")}
+        error = _get(record, "error", str, default=None)
+        self.end = {"at": _get(record, "at", float, int), "error": error}
+
+
+def _senseless(name: str, number: int, record: dict[str, Any], exc: Exception) -> str:
+    what = f"{type(exc).__name__}: {exc}"
+    return f"{name}, line {number}: it makes no sense ({what}), and is passed over: {record!r:.200}"
+
+
+def _combination(value: Any) -> HashableDict:
+    found = revived(value)
+    if not isinstance(found, HashableDict):
+        raise TypeError(f"{value!r:.80} is no combination")
+    hash(found)
+    return found
 
 
 _HANDLERS = {
@@ -206,21 +267,23 @@ _HANDLERS = {
 
 
 def _results(folder: Path, faults: list[str]) -> Iterable[ResultRow]:
-    for record in read_lines(folder / RESULTS, faults):
+    for number, record in read_lines(folder / RESULTS, faults):
         try:
+            hosts = _get(record, "hosts", list, default=())
+            if not all(type(host) is str for host in hosts):
+                raise TypeError(f"hosts are {hosts!r:.80}")
             yield ResultRow(
-                combination=revived(record["for"]),
-                state=record["state"],
+                combination=_combination(record["for"]),
+                state=_get(record, "state", str),
                 result=record.get("result"),
-                start=record.get("start"),
-                end=record["end"],
-                reason=record.get("reason"),
-                attempt=record.get("attempt", 1),
-                hosts=tuple(record.get("hosts", ())),
+                start=_get(record, "start", float, int, default=None),
+                end=_get(record, "end", float, int, default=None),
+                reason=_get(record, "reason", str, default=None),
+                attempt=_get(record, "attempt", int, default=1),
+                hosts=tuple(hosts),
             )
         except _MISTAKES as exc:
-            what = f"{type(exc).__name__}: {exc}"
-            faults.append(f"{RESULTS}: a line that makes no sense: {record!r:.200} ({what})")
+            faults.append(_senseless(RESULTS, number, record, exc))
 
 
 # -- sweepers within -----------------------------------------------------------------------------
@@ -233,14 +296,14 @@ def _sweeps(
     combinations: list[HashableDict] = []
     states: dict[HashableDict, str] = {}
     rows: list[ResultRow] = []
-    for place in (folder, *sorted(one for one in folder.iterdir() if one.is_dir())):
-        if not (place / JOURNAL).exists():
-            continue
+    for journal in (folder / JOURNAL, *sorted(folder.glob(f"*/{JOURNAL}"))):
         # Not by opening a sweeper: that takes locks and may write.
         ledger = Ledger()
-        wrong = ledger.follow(list(read_lines(place / JOURNAL, faults)))
-        faults += [f"{place.name}/{JOURNAL}: {fault}" for fault in wrong]
-        saved = _saved(place, faults)
+        name = str(journal.relative_to(folder))
+        for number, record in read_lines(journal, faults, name):
+            wrong = ledger.follow([record])
+            faults += [f"{name}, line {number}: it makes no sense: {fault}" for fault in wrong]
+        saved = _saved(journal.with_name(SWEEPS), folder, faults)
         ledger.set_sweep(saved or list(ledger.entries))
         for one in ledger.of(*State):
             entry = ledger.entries[one]
@@ -252,19 +315,23 @@ def _sweeps(
                         combination=one,
                         state=entry.state.value,
                         result=entry.result,
-                        start=entry.began,
-                        end=entry.ended,
-                        reason=entry.reason,
+                        start=_if(entry.began, float, int),
+                        end=_if(entry.ended, float, int),
+                        reason=_if(entry.reason, str),
                         attempt=max(1, entry.attempts),
                     )
                 )
     return list(dict.fromkeys(combinations)), states, rows
 
 
-def _saved(folder: Path, faults: list[str]) -> list[HashableDict]:
+def _if(value: Any, *kinds: type) -> Any:
+    return value if type(value) in kinds else None
+
+
+def _saved(path: Path, folder: Path, faults: list[str]) -> list[HashableDict]:
     """The combinations that were saved beside a journal."""
     try:
-        lines = (folder / SWEEPS).read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     found = []
@@ -272,10 +339,7 @@ def _saved(folder: Path, faults: list[str]) -> list[HashableDict]:
         if not line:
             continue
         try:
-            one = revived(json.loads(line))
-            if not isinstance(one, HashableDict):
-                raise ValueError("not a combination")
-            found.append(one)
+            found.append(_combination(json.loads(line)))
         except _MISTAKES as exc:
-            faults.append(f"{folder.name}/{SWEEPS}, line {number}: {exc}; it is passed over")
+            faults.append(f"{path.relative_to(folder)}, line {number}: {exc}; it is passed over")
     return found

@@ -25,7 +25,6 @@ __all__ = [
     "MANIFEST",
     "checked_names",
     "describe",
-    "differences",
     "write_manifest",
 ]
 
@@ -66,20 +65,25 @@ def checked_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def describe(
-    folder: Path, session: int, environment: Iterable[str], masks: Masks
+    folder: Path,
+    session: int,
+    environment: Iterable[str],
+    masks: Masks,
+    argv: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """All that is known of this start of the script. Blocks for some tens of milliseconds.
 
     :param folder: where the changes to the sources go, in a file
     :param session: the number of the start, from 1 on
     :param masks: what must not be in it
+    :param argv: the command line; default: that of the interpreter
     """
     machine = local_asking().start()
     where = _script_folder()
     git = _git(where, folder, session, masks) if shutil.which("git") else None
     names = [name for name in environment if name in os.environ]
     found = {
-        "argv": masked_arguments(sys.argv, masks),
+        "argv": masked_arguments(sys.argv if argv is None else argv, masks),
         "cwd": os.getcwd(),
         "started": round(time.time(), 6),
         "pid": os.getpid(),
@@ -97,8 +101,7 @@ def describe(
 def _script_folder() -> str:
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    folder = os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
-    return folder if os.path.isdir(folder) else os.getcwd()
+    return os.path.dirname(file) or "." if file and os.path.isfile(file) else "."
 
 
 def _user() -> str:
@@ -125,18 +128,19 @@ def _versions() -> dict[str, str]:
 def _git(where: str, folder: Path, session: int, masks: Masks) -> dict[str, Any] | None:
     """The commit and what differs from it; None outside of a repository."""
     head = _ask_git(where, "rev-parse", "--show-toplevel", "HEAD")
-    if head.exit_code:
+    if not head.ok:
         if "not a git repository" in head.stderr:
             return None
-        return {"error": masks.text(head.stderr.strip()[:500])}
-    if not head.ok:
-        return {"error": head.message}
+        return {"error": masks.text(head.stderr.strip()[:500] or head.message)}
     commit = head.stdout.split("\n")[1:2]
     status = _ask_git(where, "status", "--porcelain", "-z")
     diff = _ask_git(where, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD")
     entries = [entry for entry in status.stdout.split("\0") if entry]
     untracked = [masks.text(entry[3:]) for entry in entries if entry.startswith("??")]
-    found: dict[str, Any] = {"commit": commit[0] if commit else None, "changed": bool(entries)}
+    found: dict[str, Any] = {
+        "commit": commit[0] if commit else None,
+        "changed": bool(entries) if status.ok else None,
+    }
     if untracked:
         found["untracked"] = untracked[:_MOST_UNTRACKED]
     if diff.stdout_bytes:
@@ -173,22 +177,13 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """
     path = folder / MANIFEST
     new = path.with_suffix(".new")
-    with new.open("w", encoding="ascii") as file:
-        json.dump(manifest, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What tells a run from the one whose manifest is there, in words."""
-    found = []
-    for name, label in (
-        ("format", "format of the record"),
-        ("name", "name"),
-        ("version", "version"),
-    ):
-        if here.get(name) != there.get(name):
-            found.append(f"{label}: {there.get(name)!r} there, {here.get(name)!r} here")
-    return found
+    try:
+        with new.open("w", encoding="ascii") as file:
+            json.dump(manifest, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

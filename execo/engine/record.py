@@ -17,35 +17,23 @@ from typing import Any, Self
 from execo import observing
 from execo._core.runtime import current_runtime
 from execo.config import default_connection_params
-from execo.errors import ExecoError
-from execo.host import Hosts, get_hosts_list
+from execo.host import Host, Hosts, get_hosts_list
 from execo.log import logger
 from execo.time_utils import Duration, get_seconds
 
 from .combination import HashableDict, checked, plain
 from .events import EventWriter
 from .host_facts import asking, facts_of
+from .identity import RecordError, earlier_manifest, identity, who_works_there
 from .line_file import BusyError, LineFile, encode_line
 from .load import EVENTS, RESULTS, first_numbers
-from .manifest import (
-    ENVIRONMENT,
-    FORMAT,
-    MANIFEST,
-    checked_names,
-    describe,
-    differences,
-    write_manifest,
-)
+from .manifest import ENVIRONMENT, MANIFEST, checked_names, describe, write_manifest
 from .masks import Masks
 from .run import OUTPUTS
 
-__all__ = ["Record", "RecordError"]
+__all__ = ["Record"]
 
 STATES = ("done", "failed", "skipped")
-
-
-class RecordError(ExecoError):
-    """A folder cannot take this run's record: says which, and what differs."""
 
 
 class Record:
@@ -83,11 +71,12 @@ class Record:
     :param connection_params: for that
     :param environment: names of variables of the environment whose values are recorded, in place
       of :data:`~execo.engine.manifest.ENVIRONMENT`
-    :param seeds: what random numbers were made from: name -> number
+    :param seeds: what random numbers were made from: name -> number; more by :meth:`add_seeds`
     :param secrets: more texts that must not be in it
     :param max_output: bytes kept of each output, the first ones (what goes beyond is counted, and
       marked); None = all; 0 = none
-    :raises TypeError: for names that are one text, seeds that JSON lacks
+    :param argv: the command line; default: that of the interpreter
+    :raises TypeError: for names that are one text, seeds that JSON lacks, a version of another type
     :raises ValueError: for the name of a variable that holds a secret, a negative ``max_output``
     """
 
@@ -104,11 +93,14 @@ class Record:
         seeds: Mapping[str, Any] | None = None,
         secrets: Iterable[str] = (),
         max_output: int | None = 10 << 20,
+        argv: Iterable[str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name or Path(sys.argv[0]).stem or "interactive"
         self.version = version
         self.resume = resume
+        if version is not None and not isinstance(version, (str, int)):
+            raise TypeError(f"version is a text, a number, or None: not {version!r:.80}")
         if max_output is not None and (not isinstance(max_output, int) or max_output < 0):
             raise ValueError(f"max_output is a number of bytes, or None: not {max_output!r}")
         if isinstance(secrets, str):
@@ -117,7 +109,8 @@ class Record:
         self._hosts = get_hosts_list(hosts)
         self._connection_params = connection_params
         self._environment = checked_names(environment)
-        self._seeds = json.loads(json.dumps(dict(seeds or {})))
+        self._seeds = _seeds(seeds or {})
+        self._argv = None if argv is None else list(argv)
         self._masks = Masks(secrets)
         self._masks.add_params(default_connection_params)
         self._mutex = threading.Lock()
@@ -130,26 +123,31 @@ class Record:
         """Begin; ``with record:`` does. Blocks until the manifest is written: some tens of
         milliseconds, and up to 30 s for the facts of hosts.
 
-        :raises RecordError: the folder has a record of something else, or ``resume`` is not set
+        :raises ResultFolderError: the folder has a record of something else
+        :raises RecordError: it has a record, and ``resume`` is not set; somebody writes one there
+          now; what is there cannot be read
         :raises OSError: it cannot be written
         """
         if self._open is not None:
             raise RecordError(f"{self.folder}: the record is open")
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / OUTPUTS).mkdir(exist_ok=True)
         with contextlib.ExitStack() as undo:
             events = self._take(EVENTS)
             undo.callback(events.close)
+            # Under its lock: two that begin at once shall not both find nothing.
             old = self._earlier()
             results = self._take(RESULTS)
             undo.callback(results.close)
+            (self.folder / OUTPUTS).mkdir(exist_ok=True)
             self._manifest = self._new_manifest(old)
             write_manifest(self.folder, self._manifest)
             if self._hosts:
                 self.add_hosts(self._hosts, self._connection_params)
             first = first_numbers(self.folder)
             events.append([encode_line({"do": "open", "at": _now(), "pid": os.getpid()})])
-            writer = EventWriter(self.folder, events, first, self._masks, self._max_output)
+            writer = EventWriter(
+                self.folder, events, first, self._masks, self._max_output, also_synced=results
+            )
             self._open = _Open(events, results, writer)
             # At the end of the interpreter at the latest, after that of the processes.
             self._open.finalizer = weakref.finalize(self, self._open.close)
@@ -186,25 +184,20 @@ class Record:
         try:
             return LineFile(self.folder / name)
         except BusyError as exc:
-            raise RecordError(f"{self.folder}: a record is being written there now") from exc
+            raise RecordError(
+                f"{self.folder}: {who_works_there(self.folder)} writes the record of its run there"
+                " now: wait for its end, or use another folder"
+            ) from exc
 
     def _earlier(self) -> dict[str, Any] | None:
-        """The manifest of the record that is there, if there is one that is ours."""
-        path = self.folder / MANIFEST
-        try:
-            there = json.loads(path.read_bytes())
-            if not isinstance(there, dict):
-                raise ValueError("not an object")
-        except FileNotFoundError:
-            if (self.folder / EVENTS).stat().st_size:
-                raise RecordError(f"{self.folder} has events of a run, and no {MANIFEST}") from None
-            return None
-        except ValueError as exc:
-            raise RecordError(f"{path} cannot be read: {exc}") from exc
-        found = differences(self._identity, there)
-        if found:
-            raise RecordError(f"{self.folder} has the record of another run: {'; '.join(found)}")
-        if not self.resume:
+        """The manifest of the record that is there, if there is one."""
+        there = earlier_manifest(self.folder, self._identity)
+        if there is None and (self.folder / EVENTS).stat().st_size:
+            raise RecordError(
+                f"{self.folder} has events of a run, and no {MANIFEST} that says of which: use"
+                " another folder"
+            )
+        if there is not None and not self.resume:
             raise RecordError(
                 f"{self.folder} has a record already: use another folder, or resume=True to go on"
             )
@@ -212,7 +205,7 @@ class Record:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        return {"format": FORMAT, "name": self.name, "version": self.version}
+        return identity(self.name, self.version)
 
     def _new_manifest(self, old: Mapping[str, Any] | None) -> dict[str, Any]:
         earlier: list[Any] = []
@@ -220,7 +213,8 @@ class Record:
         if old is not None:
             once = {name: value for name, value in old.items() if name not in _OF_THE_WHOLE}
             earlier, hosts = [*old.get("earlier", ()), once], dict(old.get("hosts", {}))
-        about = describe(self.folder, len(earlier) + 1, self._environment, self._masks)
+        session = len(earlier) + 1
+        about = describe(self.folder, session, self._environment, self._masks, self._argv)
         seeds = {"seeds": self._seeds}
         return self._identity | about | seeds | {"hosts": hosts, "earlier": earlier}
 
@@ -290,7 +284,9 @@ class Record:
             raise TypeError(
                 f"a result is what JSON has, dicts, lists, text, numbers: {exc}"
             ) from exc
-        self._opened().results.append([text])
+        opened = self._opened()
+        opened.results.append([text])
+        opened.writer.sync_soon()
 
     def add_hosts(
         self,
@@ -307,7 +303,7 @@ class Record:
         :param connection_params: what differs from
           :data:`~execo.config.default_connection_params`
         :param timeout: seconds
-        :returns: address -> its facts
+        :returns: address -> its facts; ``address:port`` where several have one address
         """
         seconds = get_seconds(timeout)
         assert seconds is not None
@@ -320,11 +316,31 @@ class Record:
         if not action.ended:
             action.kill(auto_force_kill_timeout=1).wait(5)
         self._masks.add_params(connection_params or {})
-        facts = {p.host.address: _masked(facts_of(p), self._masks) for p in action.processes}
+        facts = {
+            _place(p.host, wanted): _masked(facts_of(p), self._masks) for p in action.processes
+        }
         with self._mutex:
             self._manifest["hosts"] = self._manifest.get("hosts", {}) | facts
             self._write_manifest()
         return facts
+
+    def add_seeds(self, seeds: Mapping[str, Any]) -> None:
+        """What random numbers were made from, for the manifest. Blocks until it is there.
+
+        :param seeds: name -> number; a name that is there already gets another
+        :raises TypeError: for what JSON lacks
+        """
+        more = _seeds(seeds)
+        with self._mutex:
+            self._seeds |= more
+            if self._open is not None:
+                self._manifest["seeds"] = self._seeds
+                self._write_manifest()
+
+    def without_secrets(self, value: Any) -> Any:
+        """The same with ``***`` in place of the secrets in its texts, those in dicts and lists
+        included. Pure."""
+        return _masked(value, self._masks)
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -379,11 +395,22 @@ def _masked(value: Any, masks: Masks) -> Any:
     """The same without secrets in its texts."""
     if isinstance(value, str):
         return masks.text(value)
-    if type(value) is dict:
-        return {_masked(name, masks): _masked(one, masks) for name, one in value.items()}
-    if type(value) in (list, tuple):
+    if isinstance(value, dict):
+        names = (masks.text(name) if isinstance(name, str) else name for name in value)
+        return dict(zip(names, (_masked(one, masks) for one in value.values()), strict=True))
+    if isinstance(value, (list, tuple)):
         return [_masked(one, masks) for one in value]
     return value
+
+
+def _seeds(seeds: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dict(seeds)))
+    return found
+
+
+def _place(host: Host, hosts: Iterable[Host]) -> str:
+    alone = [one.address for one in hosts].count(host.address) == 1
+    return host.address if alone else f"{host.address}:{host.port}"
 
 
 def _now() -> float:

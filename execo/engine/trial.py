@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Trial(Attempt):
         if self.workdir is None or not self.hosts:
             return []
         place = shlex.quote(self.workdir)
-        return [self._remote(f"rm -rf -- {place} && mkdir -p -- {place}")]
+        return [self._remote(f"rm -rf -- {place} && mkdir -p -- {place}", self.hosts)]
 
     def putting(self, files: Files) -> list[Action]:
         """Copies files to the hosts."""
@@ -119,11 +119,15 @@ class Trial(Attempt):
         ]
         return [ParallelActions(gets, name=gets[0].name)]
 
-    def clearing(self) -> list[Action]:
-        """Removes ``workdir``."""
-        if self.workdir is None or not self.hosts:
+    def clearing(self, without: Collection[Host] = ()) -> list[Remote]:
+        """Removes ``workdir``.
+
+        :param without: hosts that are not there any more
+        """
+        hosts = [host for host in self.hosts if host not in without]
+        if self.workdir is None or not hosts:
             return []
-        return [self._remote(f"rm -rf -- {shlex.quote(self.workdir)}")]
+        return [self._remote(f"rm -rf -- {shlex.quote(self.workdir)}", hosts)]
 
     def run_all(self, actions: Sequence[Action], timeout: Duration | None = None) -> None:
         """One after the other, see :meth:`~execo.engine.Attempt.run`."""
@@ -136,19 +140,19 @@ class Trial(Attempt):
         if not isinstance(one, str):
             raise TypeError(f"run gives commands and actions, not {one!r:.80}")
         if not self.hosts:
-            return Local(one, {"shell": True, "cwd": str(self.folder), **_QUIET}, name=one)
+            return Local(one, {"shell": True, "cwd": str(self.folder), **QUIET}, name=one)
         place = "" if self.workdir is None else f"cd {shlex.quote(self.workdir)} && "
-        return self._remote(place + one, name=one)
+        return self._remote(place + one, self.hosts, name=one)
 
-    def _remote(self, command: str, name: str | None = None) -> Remote:
-        return Remote(command, self.hosts, self._params, _QUIET, name=name, substitute=False)
+    def _remote(self, command: str, hosts: list[Host], name: str | None = None) -> Remote:
+        return Remote(command, hosts, self._params, QUIET, name=name, substitute=False)
 
     def _within(self, name: str) -> str:
         return name if self.workdir is None else f"{self.workdir}/{name}"
 
 
 # The engine says what has failed, once.
-_QUIET = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
+QUIET = {"nolog_exit_code": True, "nolog_error": True, "nolog_timeout": True}
 
 
 def _listed(files: Any) -> list[str]:
