@@ -474,7 +474,14 @@ def test_a_script_that_is_killed_leaves_what_it_had(folder: Path) -> None:
     with Record(folder, name="killed", resume=True):
         Process("echo third").run()
     run = load(folder)
-    assert [p.outcome for p in run.processes] == ["ok", "running", "ok"]
+    assert [p.outcome for p in run.processes] == ["ok", "lost", "ok"]
+    # It ends for us where its script was last heard of.
+    lost = run.processes[1]
+    assert lost.start is not None
+    assert lost.end is not None
+    assert run.processes[2].start is not None
+    assert lost.start <= lost.end <= run.processes[2].start
+    assert run.output(lost) == b"second\n"
     assert [p.number for p in run.processes] == [0, 1, 2]
     assert len(run.manifest["earlier"]) == 1
 

@@ -62,7 +62,7 @@ OUTCOMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_BLUE, ("ok",)),
     (_CYAN, ("running",)),
     (_RED, ("exit code", "expect", "write")),
-    (_YELLOW, ("timeout", "signal", "cancelled")),
+    (_YELLOW, ("timeout", "signal", "cancelled", "lost")),
     (_PURPLE, ("connect", "auth", "host key", "spawn")),
 )
 """What colour an outcome has: it went well; it runs; the command failed; it was ended; it was never

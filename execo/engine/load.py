@@ -133,6 +133,9 @@ def _get(record: dict[str, Any], name: str, *kinds: type, default: Any = _MISSIN
     return value
 
 
+_LOST = "the script that ran it came to its end before it, or was killed"
+
+
 class _Events:
     """What the lines lead to."""
 
@@ -144,6 +147,7 @@ class _Events:
         self.combinations: dict[int, HashableDict] = {}
         self.end: dict[str, Any] | None = None
         """How the last part has ended, if it has."""
+        self._latest: float | None = None  # when something was last said
 
     def take(self, number: int, record: dict[str, Any]) -> None:
         try:
@@ -151,6 +155,7 @@ class _Events:
             if handler is None:
                 raise ValueError("unknown")
             handler(self, record)
+            self._latest = _if(record.get("at"), float, int) or self._latest
         except _MISTAKES as exc:
             self.faults.append(_senseless(EVENTS, number, record, exc))
 
@@ -159,7 +164,7 @@ class _Events:
         for number, row in self.rows.items():
             if row["action"] not in self.actions:
                 row["action"] = None  # its line is damaged
-            if row.get("outcome", "running") == "running":
+            if row.get("outcome", "running") in ("running", "lost"):
                 for stream in ("stdout", "stderr"):
                     try:
                         size = (folder / output_name(number, stream)).stat().st_size
@@ -235,6 +240,13 @@ class _Events:
 
     def _open(self, record: dict[str, Any]) -> None:
         self.end = None
+        # Another script goes on: the one before is gone, and nobody knows what came of what it ran.
+        for row in self.rows.values():
+            if "outcome" not in row:
+                row |= {"outcome": "lost", "end": self._latest, "message": _LOST}
+        for action in self.actions.values():
+            if "end" not in action:
+                action |= {"end": self._latest, "ok": False}
 
     def _close(self, record: dict[str, Any]) -> None:
         error = _get(record, "error", str, default=None)

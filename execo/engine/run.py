@@ -28,7 +28,8 @@ class ProcessRow:
     - ``action``: the number of the action that it belonged to
     - ``host``: the address; None for a local one
     - ``cmd``: the command; its name where it has one that is not the command
-    - ``outcome``: ``ok``, ``running`` (the record ends before it), or the reason of the failure
+    - ``outcome``: ``ok``, ``running`` (the record ends before it), ``lost`` (so did that of its
+      script, and another one went on in the same folder), or the reason of the failure
     - ``stdout_size``, ``stderr_size``: bytes that it has printed
     - ``message``: why it has failed, in words
     - ``truncated``: not all of what it has printed was recorded
