@@ -139,6 +139,9 @@ configuration: dict[str, Any] = {
     "switch_interval": None,
     # Seconds. Kept for scripts that set it; nothing uses it. Default: 1.
     "intr_period": 1,
+    # Whether a terminal shows how far things are: True (all actions, as they run), False (nothing),
+    # or None for what execo.progress.show() names. Default: None.
+    "progress": None,
     # Colours: True, False, or None for colours only on a terminal, and only if the environment
     # variable NO_COLOR is unset or empty. Default: None.
     "color_mode": None,

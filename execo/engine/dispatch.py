@@ -21,6 +21,7 @@ from execo import observing
 from execo.errors import ExecoError, ProcessesFailed, Reason
 from execo.host import Host
 from execo.log import get_logger
+from execo.progress import show
 from execo.time_utils import format_duration
 
 from .attempt import Attempt, AttemptCancelled
@@ -100,7 +101,7 @@ class Dispatcher:
         :raises KeyboardInterrupt: after Ctrl-C, when those that ran have ended, or at once after a
           second one
         """
-        with self._told_of_interrupts():
+        with show(self._sweeper), self._told_of_interrupts():
             try:
                 while True:
                     self._hand_out()

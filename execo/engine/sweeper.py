@@ -43,6 +43,16 @@ class SweepStats(NamedTuple):
     done: set[HashableDict]
 
 
+class SweepCounts(NamedTuple):
+    """As :class:`SweepStats`, in numbers."""
+
+    sweeps: int
+    remaining: int
+    skipped: int
+    inprogress: int
+    done: int
+
+
 class ParamSweeper:
     """Hands out combinations, each to one caller, and keeps in a folder what became of them. Any
     number of processes, on any machines that share the folder, may use it at once.
@@ -322,6 +332,16 @@ class ParamSweeper:
             skipped = of(State.SKIPPED, State.FAILED)
             kinds = (of(*State), of(State.TODO), skipped, of(State.IN_PROGRESS), of(State.DONE))
             return SweepStats(*map(set, kinds))
+
+    def counts(self) -> SweepCounts:
+        """How many there are of these; quick however many there are."""
+        with self._up_to_date():
+            of = self._ledger.counts
+            skipped = of[State.SKIPPED] + of[State.FAILED]
+            total = len(self._ledger)
+            return SweepCounts(
+                total, of[State.TODO], skipped, of[State.IN_PROGRESS], of[State.DONE]
+            )
 
     @property
     def results(self) -> dict[HashableDict, Any]:

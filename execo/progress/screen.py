@@ -1,0 +1,205 @@
+"""The lines at the bottom of a terminal, below what the script itself prints there.
+
+The cursor stands at the beginning of the first line. So everything that comes meanwhile and that
+nobody here knows of (a child's output, a shell's message) writes over the lines and not behind
+them; the next drawing clears what is left of them and goes on below. No mode of the terminal is
+changed, the cursor is not hidden: a script that is killed by force leaves nothing to repair.
+
+What the script prints by ``sys.stdout`` and ``sys.stderr`` is known of: their ``write`` removes
+the lines first. It is set on the streams themselves, since log handlers keep these.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import threading
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, TextIO
+
+from execo._core.locks import fork_gate
+
+__all__ = ["Screen", "terminal"]
+
+CLEAR = "\x1b[J"
+CLEAR_LINE = "\x1b[K"
+
+
+def terminal() -> TextIO | None:
+    """stderr, if lines can be drawn there."""
+    stream = sys.stderr
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        return None
+    try:
+        return stream if stream is not None and os.isatty(stream.fileno()) else None
+    except (AttributeError, OSError, ValueError):  # not quite a file, or a closed one
+        return None
+
+
+class Use(Enum):
+    """What the terminal is used for now."""
+
+    OURS = "ours"
+    ASKING = "asking"  # somebody reads keys from it: an answer is typed there
+    AWAY = "away"  # another program has it, or it is none any more
+
+
+class Screen:
+    """The lines of this process on one terminal. All methods may be called from any thread, and
+    block as long as the terminal does.
+
+    :param stream: a terminal
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._fd = stream.fileno()
+        self._write: Callable[[str], object] = stream.write
+        # Re-entrant: a signal handler may print in the middle of a print.
+        self._lock = threading.RLock()
+        self._shown: Sequence[str] = ()
+        self._unfinished = False  # somebody's line, which goes on
+        self._closed = False
+        self._hooked: dict[int, tuple[Any, Any, Any]] = {}
+        for one in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__, stream):
+            self._hook(one)
+
+    def can_show(self, text: str) -> bool:
+        """Whether it has these characters."""
+        try:
+            text.encode(self._encoding)
+        except (LookupError, UnicodeError):
+            return False
+        return True
+
+    @property
+    def _encoding(self) -> str:
+        return self._stream.encoding or "ascii"
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines, now."""
+        try:
+            size = os.get_terminal_size(self._fd)
+        except OSError:
+            return 80, 24
+        return size.columns or 80, size.lines or 24
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Have these lines there instead of the last ones, if the terminal is ours now."""
+        text = f"{CLEAR_LINE}\n".join(lines)
+        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        # No fork meanwhile: the child could never write to the stream.
+        with fork_gate, self._lock:
+            if self._closed:
+                return
+            use = self._use()
+            if use is Use.ASKING and self._shown:
+                # The question stands at the beginning of our first line: the rest of it goes.
+                self._shown = ()
+                self._put(CLEAR)
+            if use is not Use.OURS or self._unfinished or lines == self._shown:
+                return
+            self._flush_all()
+            self._put(f"\r{text}{CLEAR}{up}\r" if lines else f"\r{CLEAR}")
+            self._shown = lines
+
+    def leave(self, lines: Sequence[str]) -> None:
+        """Print lines that stay."""
+        with self._lock:
+            if self._closed or self._use() is Use.AWAY:
+                return
+            self._erase()
+            start = "\n" if self._unfinished else ""
+            self._unfinished = False
+            self._flush_all()
+            self._put(start + "".join(f"{line}\n" for line in lines))
+
+    def close(self) -> None:
+        """Remove the lines, for good, and let the streams be as they were."""
+        with self._lock:
+            if not self._closed:
+                self._erase()
+                self._closed = True
+                self._unhook()
+
+    def forget(self) -> None:
+        """In a forked child: the lines are its parent's."""
+        self._lock = threading.RLock()
+        self._closed = True
+        self._unhook()
+
+    # -- with the lock ------------------------------------------------------------------------
+
+    def _use(self) -> Use:
+        try:
+            local = termios.tcgetattr(self._fd)[3]
+        except (termios.error, OSError, ValueError):
+            return Use.AWAY
+        try:
+            if os.tcgetpgrp(self._fd) != os.getpgrp():
+                return Use.AWAY
+        except OSError:
+            pass  # a terminal, but not that of this session
+        return Use.OURS if local & termios.ECHO and local & termios.ICANON else Use.ASKING
+
+    def _put(self, text: str) -> None:
+        try:
+            self._write(text.encode(self._encoding, "replace").decode(self._encoding))
+            self._stream.flush()
+        except (OSError, ValueError):
+            # The terminal is gone, or the stream closed: that shall not end the script.
+            self._closed = True
+
+    def _erase(self) -> None:
+        if self._shown and not self._closed:
+            self._shown = ()
+            if self._use() is Use.OURS:
+                self._put(f"\r{CLEAR}")
+
+    def _flush_all(self) -> None:
+        """What was printed and waits in a buffer comes before our lines."""
+        for stream, _, _ in self._hooked.values():
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass  # whoever has printed it will see
+
+    # -- what the script prints ---------------------------------------------------------------
+
+    def _hook(self, stream: Any) -> None:
+        if stream is None or id(stream) in self._hooked or not self._is_here(stream):
+            return
+        write = stream.write
+
+        def hooked(text: str, /) -> Any:
+            with self._lock:
+                if text and not self._closed:
+                    self._erase()
+                    self._unfinished = not text.endswith("\n")
+                return write(text)
+
+        before = getattr(stream, "__dict__", {}).get("write")
+        try:
+            stream.write = hooked
+        except (AttributeError, TypeError):
+            return  # a stream of a kind of its own: it writes over the lines
+        self._hooked[id(stream)] = (stream, hooked, before)
+
+    def _is_here(self, stream: Any) -> bool:
+        try:
+            number = stream.fileno()
+            return os.isatty(number) and os.fstat(number).st_rdev == os.fstat(self._fd).st_rdev
+        except (AttributeError, OSError, ValueError):
+            return False
+
+    def _unhook(self) -> None:
+        for stream, hooked, before in self._hooked.values():
+            # Somebody may have set one on top of ours: that stays, and ours does nothing any more.
+            if stream.__dict__.get("write") is hooked:
+                if before is None:
+                    del stream.write
+                else:
+                    stream.write = before
+        self._hooked = {}
