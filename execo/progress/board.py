@@ -11,8 +11,9 @@ import atexit
 import io
 import os
 import threading
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from execo import observing
 from execo._core.locks import fork_gate, new_lock
@@ -34,6 +35,12 @@ __all__ = ["Board", "Ticket", "join", "leave", "show_all"]
 
 INTERVAL = 0.25
 """Seconds between two drawings, and before the first one: what is over by then is not shown."""
+
+SETTLE = 0.02
+"""Seconds for what is printed together."""
+
+MOST_LINES = 12
+"""At once; the others are counted."""
 
 PATIENCE = 2.0
 """Seconds that the end of a block waits for the drawing thread, which may wait for a sweeper."""
@@ -59,12 +66,13 @@ class Ticket:
 class Board:
     """All that is shown on a terminal.
 
-    :param screen: where
+    :param stream: where
     :param console: what makes colours of styles
     """
 
-    def __init__(self, screen: Screen, console: Console) -> None:
-        self._screen = screen
+    def __init__(self, stream: TextIO, console: Console) -> None:
+        self._ear = _Ear()
+        self._screen = Screen(stream, self._ear.wake.set)
         self._console = console
         self._lock = threading.Lock()  # of all that follows
         self._tickets: list[Ticket] = []
@@ -72,7 +80,6 @@ class Board:
         self._by_thing: dict[int, list[Row]] = {}
         self._by_process: dict[int, list[Row]] = {}
         # These need none.
-        self._ear = _Ear()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="execo-progress", daemon=True)
 
@@ -112,7 +119,7 @@ class Board:
                 self._lock.release()
         if lines and configuration["progress"] is not False:
             # However many there are: it is the last that is seen of them.
-            self._screen.leave(self._texts(lines, len(lines) + 1))
+            self._screen.leave(self._texts(lines, len(lines)))
         return not self._tickets
 
     def close(self) -> None:
@@ -133,9 +140,18 @@ class Board:
 
     def _work(self) -> None:
         ear = self._ear
-        while not self._over.wait(INTERVAL):
+        drawn = time.monotonic()
+        while True:
+            ear.wake.wait(None if ear.idle else INTERVAL)
+            ear.wake.clear()
+            if ear.idle:
+                ear.idle = False
+                drawn = time.monotonic()  # as if: what ends at once is not shown
+            if self._over.wait(max(SETTLE, drawn + INTERVAL - time.monotonic())):
+                return
             try:
-                self._tick()
+                if self._tick():
+                    drawn = time.monotonic()
             except Exception:
                 logger.exception("internal error: progress is not shown any more")
                 observing.unobserve(ear)
@@ -143,12 +159,11 @@ class Board:
                 return
             with self._lock:
                 ear.idle = not self._unnamed and not any(one.rows for one in self._tickets)
-            if ear.idle and not ear.news:
-                ear.wake.wait()
-            ear.idle = False
-            ear.wake.clear()
+            if ear.news:
+                ear.wake.set()
 
-    def _tick(self) -> None:
+    def _tick(self) -> bool:
+        """Whether something was drawn."""
         with self._lock:
             self._hear()
             named = (row for ticket in self._tickets for row in ticket.rows)
@@ -156,12 +171,13 @@ class Board:
             if configuration["progress"] is False:
                 shown = []
             lines = [row.known() for row in shown]
-        columns, height = self._screen.size()
-        self._screen.draw(self._texts(lines, height, columns))
+        return self._screen.draw(self._texts(lines))
 
-    def _texts(self, lines: list[Line], height: int, columns: int | None = None) -> list[str]:
-        columns = columns or self._screen.size()[0]
-        texts = fitted(lines, columns, height, plain=not self._screen.can_show("━─…"))
+    def _texts(self, lines: list[Line], most: int | None = None) -> list[str]:
+        columns, height = self._screen.size()
+        # One is empty, and one stays for what is printed.
+        most = most or min(MOST_LINES, height - 2)
+        texts = fitted(lines, columns, most, plain=not self._screen.can_show("━─…"))
         self._console.width = columns
         with self._console.capture() as captured:
             for text in texts:
@@ -329,7 +345,7 @@ def _new_board() -> Board | None:
         no_color=False,
         highlight=False,
     )
-    return Board(Screen(stream), console)
+    return Board(stream, console)
 
 
 def _close() -> None:

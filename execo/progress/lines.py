@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["Line", "fitted"]
 
 GAP = 2
-LEAST = {"name": 6, "failed": 9, "bar": 10}
+LEAST = {"name": 12, "failed": 10, "bar": 10}
+LEAST_NAME = 6
 MOST_NAME = 30
 MOST_BAR = 40
 
@@ -40,24 +41,23 @@ class Line:
     time: str = ""
 
 
-def fitted(lines: Sequence[Line], width: int, height: int, *, plain: bool = False) -> list[Text]:
-    """The lines one below the other, in columns: each narrower than ``width``, and fewer than
-    ``height``. What is least important is left out first.
+def fitted(lines: Sequence[Line], width: int, most: int, *, plain: bool = False) -> list[Text]:
+    """The lines one below the other, in columns: each narrower than ``width``. What is least
+    important is left out first.
 
+    :param most: how many lines at the most
     :param plain: with ASCII characters only
     """
     from rich.text import Text
 
-    most = max(1, height - 1)
-    left_out = len(lines) - most
-    if left_out > 0:
-        lines = lines[: most - 1]
+    left_out = 0 if len(lines) <= max(1, most) else len(lines) - max(1, most) + 1
+    lines = lines[: len(lines) - left_out]
     cells = [_cells(line) for line in lines]
     # The last column of a terminal stays free: some go to the next line at once.
     widths = _widths(cells, width - 1) if cells else {}
     texts = [_joined(line, row, widths, plain) for line, row in zip(lines, cells, strict=True)]
-    if left_out > 0:
-        more = Text(f" and {left_out + 1} more", style="dim")
+    if left_out:
+        more = Text(f"and {left_out} more", style="dim")
         more.truncate(width - 1)
         texts.append(more)
     return texts
@@ -91,13 +91,18 @@ def _widths(rows: Sequence[dict[str, Text]], width: int) -> dict[str, int]:
     widths = {column: min(cells, LEAST.get(column, cells)) for column, cells in wished.items()}
 
     def room() -> int:
-        return width - sum(cells + GAP for cells in widths.values()) + 1
+        return width - sum(cells + GAP for cells in widths.values()) + GAP
 
-    for column in ("now", "bar", "time", "failed", "name"):
+    for column in ("now", "bar"):
         if room() < 0:
             widths.pop(column, None)
     if room() < 0:
-        widths["count"] = max(1, width - 1)
+        widths["name"] = min(widths["name"], LEAST_NAME)
+    for column in ("time", "failed", "name"):
+        if room() < 0:
+            widths.pop(column, None)
+    if room() < 0:
+        widths["count"] = max(1, width)
     for column in ("name", "failed", "bar"):
         if column in widths:
             widths[column] += min(room(), wished[column] - widths[column])
@@ -107,8 +112,7 @@ def _widths(rows: Sequence[dict[str, Text]], width: int) -> dict[str, int]:
 def _joined(line: Line, row: dict[str, Text], widths: dict[str, int], plain: bool) -> Text:
     from rich.text import Text
 
-    # A blank first: the cursor stands there.
-    joined = Text(" ")
+    joined = Text()
     for column in ("name", "bar", "count", "now", "failed", "time"):
         if column not in widths:
             continue
@@ -117,7 +121,7 @@ def _joined(line: Line, row: dict[str, Text], widths: dict[str, int], plain: boo
         if column == "count" and text.cell_len < cells:
             text.pad_left(cells - text.cell_len)
         text.truncate(cells, overflow="crop" if plain else "ellipsis", pad=True)
-        if len(joined) > 1:
+        if joined:
             joined.append(" " * GAP)
         joined.append_text(text)
     joined.rstrip()

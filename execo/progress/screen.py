@@ -1,9 +1,10 @@
 """The lines at the bottom of a terminal, below what the script itself prints there.
 
-The cursor stands at the beginning of the first line. So everything that comes meanwhile and that
-nobody here knows of (a child's output, a shell's message) writes over the lines and not behind
-them; the next drawing clears what is left of them and goes on below. No mode of the terminal is
-changed, the cursor is not hidden: a script that is killed by force leaves nothing to repair.
+Above them is an empty line, where the cursor stays. So what comes meanwhile and nobody here knows
+of (a child's output, a question, the prompt of the shell after a ``kill -9``) has a place, and the
+next drawing clears what is below it. How many lines there are above needs not be known, nor how the
+terminal breaks them after a change of its size. No mode of the terminal is changed, and the cursor
+is not hidden: nothing is to be repaired after a script that is killed by force.
 
 What the script prints by ``sys.stdout`` and ``sys.stderr`` is known of: their ``write`` removes
 the lines first. It is set on the streams themselves, since log handlers keep these.
@@ -51,11 +52,13 @@ class Screen:
     block as long as the terminal does.
 
     :param stream: a terminal
+    :param on_removed: called when a print has removed the lines: they may be drawn again
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, on_removed: Callable[[], object]) -> None:
         self._stream = stream
         self._fd = stream.fileno()
+        self._on_removed = on_removed
         self._write: Callable[[str], object] = stream.write
         # Re-entrant: a signal handler may print in the middle of a print.
         self._lock = threading.RLock()
@@ -86,24 +89,25 @@ class Screen:
             return 80, 24
         return size.columns or 80, size.lines or 24
 
-    def draw(self, lines: Sequence[str]) -> None:
-        """Have these lines there instead of the last ones, if the terminal is ours now."""
-        text = f"{CLEAR_LINE}\n".join(lines)
-        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+    def draw(self, lines: Sequence[str]) -> bool:
+        """Have these lines there instead of the last ones, if the terminal is ours now. False if
+        nothing was to be done."""
+        text = f"{CLEAR_LINE}\n".join(["", *lines])
         # No fork meanwhile: the child could never write to the stream.
         with fork_gate, self._lock:
             if self._closed:
-                return
+                return False
             use = self._use()
             if use is Use.ASKING and self._shown:
-                # The question stands at the beginning of our first line: the rest of it goes.
+                # The question stands on our empty line: what is below it goes.
                 self._shown = ()
                 self._put(CLEAR)
             if use is not Use.OURS or self._unfinished or lines == self._shown:
-                return
+                return False
             self._flush_all()
-            self._put(f"\r{text}{CLEAR}{up}\r" if lines else f"\r{CLEAR}")
+            self._put(f"\r{text}{CLEAR}\x1b[{len(lines)}A\r" if lines else f"\r{CLEAR}")
             self._shown = lines
+            return True
 
     def leave(self, lines: Sequence[str]) -> None:
         """Print lines that stay."""
@@ -176,7 +180,9 @@ class Screen:
         def hooked(text: str, /) -> Any:
             with self._lock:
                 if text and not self._closed:
-                    self._erase()
+                    if self._shown:
+                        self._erase()
+                        self._on_removed()
                     self._unfinished = not text.endswith("\n")
                 return write(text)
 
