@@ -6,13 +6,15 @@ next drawing clears what is below it. How many lines there are above needs not b
 terminal breaks them after a change of its size. No mode of the terminal is changed, and the cursor
 is not hidden: nothing is to be repaired after a script that is killed by force.
 
-What the script prints by ``sys.stdout`` and ``sys.stderr`` is known of: their ``write`` removes
-the lines first. It is set on the streams themselves, since log handlers keep these.
+What the script prints by ``sys.stdout`` and ``sys.stderr`` is known of: it removes the lines first.
+That is done by a ``write`` of ours on the buffers below these streams, where all comes by that log
+handlers and others write who have kept the streams since before.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import termios
 import threading
@@ -26,6 +28,7 @@ __all__ = ["Screen", "terminal"]
 
 CLEAR = "\x1b[J"
 CLEAR_LINE = "\x1b[K"
+NOT_SEEN = rb"(?:\r|\x1b\[[0-9;?]*[A-Za-z])+\Z"  # at the end: of a colour, for one
 
 
 def terminal() -> TextIO | None:
@@ -59,7 +62,8 @@ class Screen:
         self._stream = stream
         self._fd = stream.fileno()
         self._on_removed = on_removed
-        self._write: Callable[[str], object] = stream.write
+        self._sink: Any = getattr(stream, "buffer", stream)
+        self._write: Callable[[Any], object] = self._sink.write
         # Re-entrant: a signal handler may print in the middle of a print.
         self._lock = threading.RLock()
         self._shown: Sequence[str] = ()
@@ -150,8 +154,9 @@ class Screen:
 
     def _put(self, text: str) -> None:
         try:
-            self._write(text.encode(self._encoding, "replace").decode(self._encoding))
-            self._stream.flush()
+            data = text.encode(self._encoding, "replace")
+            self._write(data.decode(self._encoding) if self._sink is self._stream else data)
+            self._sink.flush()
         except (OSError, ValueError):
             # The terminal is gone, or the stream closed: that shall not end the script.
             self._closed = True
@@ -164,34 +169,37 @@ class Screen:
 
     def _flush_all(self) -> None:
         """What was printed and waits in a buffer comes before our lines."""
-        for stream, _, _ in self._hooked.values():
+        for sink, _, _ in self._hooked.values():
             try:
-                stream.flush()
+                sink.flush()
             except (OSError, ValueError):
                 pass  # whoever has printed it will see
 
     # -- what the script prints ---------------------------------------------------------------
 
     def _hook(self, stream: Any) -> None:
-        if stream is None or id(stream) in self._hooked or not self._is_here(stream):
+        if stream is None or not self._is_here(stream):
             return
-        write = stream.write
+        sink = getattr(stream, "buffer", stream)
+        if id(sink) in self._hooked:
+            return
+        write = sink.write
 
-        def hooked(text: str, /) -> Any:
+        def hooked(data: Any, /) -> Any:
             with self._lock:
-                if text and not self._closed:
+                if data and not self._closed:
                     if self._shown:
                         self._erase()
                         self._on_removed()
-                    self._unfinished = not text.endswith("\n")
-                return write(text)
+                    self._unfinished = _goes_on(data, self._unfinished)
+                return write(data)
 
-        before = getattr(stream, "__dict__", {}).get("write")
+        before = getattr(sink, "__dict__", {}).get("write")
         try:
-            stream.write = hooked
+            sink.write = hooked
         except (AttributeError, TypeError):
             return  # a stream of a kind of its own: it writes over the lines
-        self._hooked[id(stream)] = (stream, hooked, before)
+        self._hooked[id(sink)] = (sink, hooked, before)
 
     def _is_here(self, stream: Any) -> bool:
         try:
@@ -201,11 +209,21 @@ class Screen:
             return False
 
     def _unhook(self) -> None:
-        for stream, hooked, before in self._hooked.values():
+        for sink, hooked, before in self._hooked.values():
             # Somebody may have set one on top of ours: that stays, and ours does nothing any more.
-            if stream.__dict__.get("write") is hooked:
+            if sink.__dict__.get("write") is hooked:
                 if before is None:
-                    del stream.write
+                    del sink.write
                 else:
-                    stream.write = before
+                    sink.write = before
         self._hooked = {}
+
+
+def _goes_on(data: Any, before: bool) -> bool:
+    """Whether the line goes on that was written last."""
+    if data[-1:] in ("\n", b"\n"):
+        return False
+    tail = data[-200:]
+    raw = tail.encode("ascii", "replace") if isinstance(tail, str) else bytes(tail)
+    seen = re.sub(NOT_SEEN, b"", raw)
+    return not seen.endswith(b"\n") if seen else before
