@@ -1,10 +1,10 @@
 """The lines at the bottom of a terminal, below what the script itself prints there.
 
 Above them is an empty line, where the cursor stays. So what comes meanwhile and nobody here knows
-of (a child's output, a question, the prompt of the shell after a ``kill -9``) has a place, and the
-next drawing clears what is below it. How many lines there are above needs not be known, nor how the
-terminal breaks them after a change of its size. No mode of the terminal is changed, and the cursor
-is not hidden: nothing is to be repaired after a script that is killed by force.
+of (a child's output, a question, the prompt of the shell after a ``kill -9``) has a place and stays
+there; the next drawing changes what is below it. How many lines there are above needs not be known,
+nor how the terminal breaks them after a change of its size. No mode of the terminal is changed, and
+the cursor is not hidden: nothing is to be repaired after a script that is killed by force.
 
 What the script prints by ``sys.stdout`` and ``sys.stderr`` is known of: it removes the lines first.
 That is done by a ``write`` of ours on the buffers below these streams, where all comes by that log
@@ -28,6 +28,7 @@ __all__ = ["Screen", "terminal"]
 
 CLEAR = "\x1b[J"
 CLEAR_LINE = "\x1b[K"
+SAVE, RESTORE = "\x1b7", "\x1b8"
 NOT_SEEN = rb"(?:\r|\x1b\[[0-9;?]*[A-Za-z])+\Z"  # at the end: of a colour, for one
 
 
@@ -96,7 +97,6 @@ class Screen:
     def draw(self, lines: Sequence[str]) -> bool:
         """Have these lines there instead of the last ones, if the terminal is ours now. False if
         nothing was to be done."""
-        text = f"{CLEAR_LINE}\n".join(["", *lines])
         # No fork meanwhile: the child could never write to the stream.
         with fork_gate, self._lock:
             if self._closed:
@@ -109,7 +109,7 @@ class Screen:
             if use is not Use.OURS or self._unfinished or lines == self._shown:
                 return False
             self._flush_all()
-            self._put(f"\r{text}{CLEAR}\x1b[{len(lines)}A\r" if lines else f"\r{CLEAR}")
+            self._put(self._drawing(lines))
             self._shown = lines
             return True
 
@@ -119,7 +119,7 @@ class Screen:
             if self._closed or self._use() is Use.AWAY:
                 return
             self._erase()
-            start = "\n" if self._unfinished else ""
+            start = "\n" if self._unfinished else "\r"
             self._unfinished = False
             self._flush_all()
             self._put(start + "".join(f"{line}\n" for line in lines))
@@ -152,6 +152,14 @@ class Screen:
             pass  # a terminal, but not that of this session
         return Use.OURS if local & termios.ECHO and local & termios.ICANON else Use.ASKING
 
+    def _drawing(self, lines: Sequence[str]) -> str:
+        text = f"{CLEAR_LINE}\n".join(["", *lines])
+        room, count = "", len(lines)
+        if count != len(self._shown):
+            # First the terminal scrolls, if it has to: a saved place does not move with its line.
+            room = "\n" * count + f"\x1b[{count}A" if count else ""
+        return f"{room}{SAVE}{text}{CLEAR}{RESTORE}"
+
     def _put(self, text: str) -> None:
         try:
             data = text.encode(self._encoding, "replace")
@@ -165,7 +173,7 @@ class Screen:
         if self._shown and not self._closed:
             self._shown = ()
             if self._use() is Use.OURS:
-                self._put(f"\r{CLEAR}")
+                self._put(CLEAR)
 
     def _flush_all(self) -> None:
         """What was printed and waits in a buffer comes before our lines."""
