@@ -351,10 +351,13 @@ def _new_board() -> Board | None:
 def _close() -> None:
     """At the end of the interpreter."""
     global _board
-    with _lock:
-        if _board is not None:
-            _board.close()
-            _board = None
+    # Who has the lock may wait for a sweeper, or a terminal that was stopped.
+    taken = _lock.acquire(timeout=PATIENCE)
+    if _board is not None:
+        _board.close()
+        _board = None
+    if taken:
+        _lock.release()
 
 
 def _forget() -> None:

@@ -18,6 +18,7 @@ import re
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, TextIO
@@ -28,6 +29,10 @@ __all__ = ["Screen", "terminal"]
 
 CLEAR = "\x1b[J"
 CLEAR_LINE = "\x1b[K"
+AGAIN = 1.0
+"""Seconds after which lines that are as they were are drawn again: somebody may have written over
+them."""
+
 SAVE, RESTORE = "\x1b7", "\x1b8"
 NOT_SEEN = rb"(?:\r|\x1b\[[0-9;?]*[A-Za-z])+\Z"  # at the end: of a colour, for one
 
@@ -68,6 +73,7 @@ class Screen:
         # Re-entrant: a signal handler may print in the middle of a print.
         self._lock = threading.RLock()
         self._shown: Sequence[str] = ()
+        self._drawn = 0.0
         self._unfinished = False  # somebody's line, which goes on
         self._closed = False
         self._hooked: dict[int, tuple[Any, Any, Any]] = {}
@@ -106,11 +112,14 @@ class Screen:
                 # The question stands on our empty line: what is below it goes.
                 self._shown = ()
                 self._put(CLEAR)
-            if use is not Use.OURS or self._unfinished or lines == self._shown:
+            now = time.monotonic()
+            if use is not Use.OURS or self._unfinished:
+                return False
+            if lines == self._shown and (not lines or now < self._drawn + AGAIN):
                 return False
             self._flush_all()
             self._put(self._drawing(lines))
-            self._shown = lines
+            self._shown, self._drawn = lines, now
             return True
 
     def leave(self, lines: Sequence[str]) -> None:
