@@ -174,7 +174,8 @@ configuration: dict[str, Any] = {
 
 The keys are those of execo 2.8.2, with WARNING as the log level as in the reference document;
 ``switch_interval``, ``drain_timeout``, ``max_output``, ``max_failure_logs``,
-``handler_queue_size`` and ``term_timeout`` are new in execo 3. Durations are numbers of seconds.
+``handler_queue_size``, ``term_timeout`` and ``progress`` are new in execo 3. Durations are numbers
+of seconds.
 """
 
 

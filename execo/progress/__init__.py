@@ -19,10 +19,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from . import board
-from .board import show_all
+from .board import show_all as show_all  # for actions
 from .rows import check
 
-__all__ = ["show", "show_all"]
+__all__ = ["show"]
 
 
 def show(*things: Any) -> AbstractContextManager[None]:

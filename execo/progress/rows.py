@@ -188,7 +188,7 @@ class SweepRow(Row):
 
     def __init__(self, thing: Any) -> None:
         super().__init__(thing)
-        self._counts = Seldom(self._count, least=1.0)
+        self._counts = Seldom(self._count, least=0.5)
         self._pace = Pace()
         self._begun = False
         self._duration: float | None = None
