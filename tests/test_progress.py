@@ -180,6 +180,7 @@ def test_a_sweep_says_what_is_done_and_how_long_the_rest_takes(tmp_path: Path) -
         sweeper.failed(taken[0], retry=False)
         line = row.known(last=True)
         assert (line.count, line.parts, line.now) == ("4/10", (0.4, 0.1), "2 running")
+        assert sweeper.counts() == (10, 3, 1, 2, 4) == tuple(map(len, sweeper.stats()))
         assert line.failed == "1 failed or skipped"
         assert line.time.endswith("s left")
 

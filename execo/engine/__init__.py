@@ -15,7 +15,7 @@ from .redirect import copy_outputs, redirect_outputs
 from .run import ActionRow, ProcessRow, ResultRow, Run
 from .sweep import geom, igeom, sweep
 from .sweep_stats import sweep_stats
-from .sweeper import ParamSweeper, SweepStats
+from .sweeper import ParamSweeper, SweepCounts, SweepStats
 from .trial import Trial
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ResultFolderError",
     "ResultRow",
     "Run",
+    "SweepCounts",
     "SweepStats",
     "Trial",
     "copy_outputs",

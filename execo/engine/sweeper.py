@@ -22,7 +22,7 @@ from .holder import this_process
 from .journal import Journal
 from .old_sweeper import old_folder
 
-__all__ = ["ParamSweeper", "SweepStats"]
+__all__ = ["ParamSweeper", "SweepCounts", "SweepStats"]
 
 Filter = Callable[[Any], Iterable[Mapping[Any, Any]]]
 

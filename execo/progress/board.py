@@ -177,10 +177,11 @@ class Board:
         columns, height = self._screen.size()
         # One is empty, and one stays for what is printed.
         most = most or min(MOST_LINES, height - 2)
-        texts = fitted(lines, columns, most, plain=not self._screen.can_show("━─…"))
+        plain = not self._screen.can_show("━─…")
         self._console.width = columns
-        with self._console.capture() as captured:
-            for text in texts:
+        # rich imports parts of itself when they are first needed: no child is forked meanwhile.
+        with fork_gate, self._console.capture() as captured:
+            for text in fitted(lines, columns, most, plain=plain):
                 self._console.print(text, no_wrap=True, overflow="ignore", crop=False)
         return captured.get().splitlines()
 

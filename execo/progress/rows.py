@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from execo._core.locks import fork_gate
 from execo.hostset import fold
 from execo.log import logger
 from execo.outcome import State
@@ -120,7 +121,7 @@ class ActionRow(Row):
         ended, bad = len(self._ended), len(self._failed) + len(self._given_up)
         total = len(self.processes)
         return Line(
-            name=self.thing.name,
+            name=str(self.thing.name),
             count=f"{ended}/{total}",
             parts=((ended - bad) / total, bad / total) if total else None,
             now=f"{len(self._running)} running" if self._running else "",
@@ -151,7 +152,8 @@ class ActionRow(Row):
     def _folded(self) -> str:
         hosts = list(dict.fromkeys(filter(None, self._failed.values())))
         more = ", ..." if len(hosts) > MOST_FOLDED else ""
-        return f": {fold(hosts[:MOST_FOLDED])}{more}" if hosts else ""
+        with fork_gate:  # it may import: no child is forked in the middle of that
+            return f": {fold(hosts[:MOST_FOLDED])}{more}" if hosts else ""
 
 
 class TransferRow(ActionRow):
@@ -159,7 +161,11 @@ class TransferRow(ActionRow):
 
     def __init__(self, thing: Any) -> None:
         super().__init__(thing)
-        self._progress = Seldom(lambda: thing.progress)
+        self._progress = Seldom(lambda: self.thing.progress)
+
+    def look(self) -> None:
+        super().look()
+        self._progress = Seldom(lambda: self.thing.progress)  # when it has ended, say
 
     def line(self, *, last: bool = False) -> Line:
         progress = self._progress.ask(last=last)
