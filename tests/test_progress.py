@@ -93,11 +93,11 @@ class Terminal:
                     self._changed.notify_all()
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        def there() -> bool:
-            return self.plain().count(text) >= times
+        self.wait_until(lambda: self.plain().count(text) >= times)
 
+    def wait_until(self, test: Callable[[], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(there, PATIENCE), self.plain()
+            assert self._changed.wait_for(test, PATIENCE), self.data
 
     def plain(self) -> str:
         """What was written, without colours and the like."""
@@ -342,11 +342,13 @@ def test_streams_are_as_they_were_afterwards(terminal: Terminal) -> None:
 def test_log_handlers_that_keep_the_stream_are_heard(terminal: Terminal) -> None:
     terminal.use()
     log = logging.getLogger("a script of its own")
-    log.addHandler(logging.StreamHandler(terminal.stream))
+    handler = logging.StreamHandler(terminal.stream)
+    log.addHandler(handler)
     with show(Local("sleep 1", name="a nap").start()):
         terminal.wait_for("0/1")
         log.warning("hello")
         terminal.wait_for("hello")
+    log.removeHandler(handler)
     # The line was removed before, and so is what is below the cursor.
     assert re.search(rb"\x1b\[J(\x1b8)?\x1b\[Jhello\r?\n", terminal.data)
 
@@ -407,13 +409,13 @@ def test_actions_are_shown_without_a_name_while_they_run(terminal: Terminal) -> 
         Local("true", name="too quick").run()
         inner = [Local(f"sleep {seconds}", name="inner") for seconds in (0.3, 1)]
         ParallelActions(inner, name="outer").run()
-        terminal.wait_for("outer")
+    terminal.wait_for("1/2")
     text = terminal.plain()
     assert "0/2" in text
     assert "inner" not in text
     assert "too quick" not in text
-    # In the end there is nothing left of it.
-    assert terminal.data.rpartition(b"outer")[2].endswith(b"\x1b[J")
+    # In the end nothing is left of it: it is removed, from where the cursor is.
+    terminal.wait_until(lambda: terminal.data.endswith(b"\x1b8\x1b[J"))
 
 
 def test_what_is_started_again_is_counted_again(terminal: Terminal, tmp_path: Path) -> None:
