@@ -1,7 +1,7 @@
 """The lines at the bottom of a terminal, below what the script itself prints there.
 
 Above them is an empty line, where the cursor stays. So what comes meanwhile and nobody here knows
-of (a child's output, a question, the prompt of the shell after a ``kill -9``) has a place and stays
+of (a child's output, a question, what the shell says after a ``kill -9``) has a place and stays
 there; the next drawing changes what is below it. How many lines there are above needs not be known,
 nor how the terminal breaks them after a change of its size. No mode of the terminal is changed, and
 the cursor is not hidden: nothing is to be repaired after a script that is killed by force.
@@ -136,10 +136,9 @@ class Screen:
     def close(self) -> None:
         """Remove the lines, for good, and let the streams be as they were."""
         with self._lock:
-            if not self._closed:
-                self._erase()
-                self._closed = True
-                self._unhook()
+            self._erase()
+            self._closed = True
+            self._unhook()
 
     def forget(self) -> None:
         """In a forked child: the lines are its parent's."""
