@@ -223,6 +223,21 @@ def test_a_sweeper_that_cannot_be_asked_is_said_once(caplog: pytest.LogCaptureFi
     assert "no file" in caplog.text
 
 
+def test_an_action_of_a_kind_of_its_own_that_raises_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Odd(ParallelActions):
+        @property
+        def processes(self) -> list[Any]:
+            raise RuntimeError("none of your business")
+
+    row = row_of(Odd([Local("true")]))
+    row.look()
+    row.look()
+    assert row.known() == Line("Odd", "?")
+    assert caplog.text.count("progress of a Odd is not shown any more") == 1
+
+
 @pytest.mark.parametrize("thing", [None, "web1", 3, ParallelActions, [Local("true")], object()])
 def test_anything_else_is_refused(thing: object) -> None:
     with pytest.raises(TypeError, match="what is shown is an action, a process or a sweeper"):

@@ -167,10 +167,11 @@ class Board:
         with self._lock:
             self._hear()
             named = (row for ticket in self._tickets for row in ticket.rows)
-            shown = list(dict.fromkeys([*named, *self._unnamed]))
+            # A thing that two blocks have named has one line.
+            shown = {id(row.thing): row for row in [*named, *self._unnamed]}
             if configuration["progress"] is False:
-                shown = []
-            lines = [row.known() for row in shown]
+                shown = {}
+            lines = [row.known() for row in shown.values()]
         return self._screen.draw(self._texts(lines))
 
     def _texts(self, lines: list[Line], most: int | None = None) -> list[str]:

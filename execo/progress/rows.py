@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from execo._core.locks import fork_gate
@@ -45,6 +46,13 @@ class Row:
 
     def look(self) -> None:
         """Look at all of it."""
+        try:
+            self._look()
+        except Exception as exc:  # noqa: BLE001 - as in known()
+            self._break(exc)
+
+    def _look(self) -> None:
+        pass
 
     def started(self, process: ProcessBase) -> None:
         """One of them runs."""
@@ -65,10 +73,15 @@ class Row:
             try:
                 self._last = self.line(last=last)
             except Exception as exc:  # noqa: BLE001 - what a sweeper of the user's own raises
-                self._broken = True
-                if not last:  # else it was closed meanwhile, which is its right
-                    logger.warning("progress of %r is not shown any more: %r", self.thing, exc)
+                # At the end: it was closed meanwhile, which is its right.
+                self._break(exc, silent=last)
         return self._last or Line(type(self.thing).__name__, "?")
+
+    def _break(self, exc: Exception, *, silent: bool = False) -> None:
+        if not self._broken and not silent:
+            kind = type(self.thing).__name__
+            logger.warning("progress of a %s is not shown any more: %r", kind, exc)
+        self._broken = True
 
 
 class ActionRow(Row):
@@ -84,7 +97,7 @@ class ActionRow(Row):
         self._pace = Pace()
         self._names = Seldom(self._folded)
 
-    def look(self) -> None:
+    def _look(self) -> None:
         self.processes = _processes_of(self.thing)
         for known in (self._running, self._ended, self._given_up, self._failed):
             known.clear()
@@ -163,8 +176,8 @@ class TransferRow(ActionRow):
         super().__init__(thing)
         self._progress = Seldom(lambda: self.thing.progress)
 
-    def look(self) -> None:
-        super().look()
+    def _look(self) -> None:
+        super()._look()
         self._progress = Seldom(lambda: self.thing.progress)  # when it has ended, say
 
     def line(self, *, last: bool = False) -> Line:
@@ -258,11 +271,11 @@ def _processes_of(thing: Any) -> Sequence[ProcessBase]:
 
 def _mean_duration(sweeper: Any) -> float | None:
     """Seconds that combinations took which were done before; None = that is not known."""
-    entry = getattr(sweeper, "entry", None)
-    if entry is None:
+    entry, done = getattr(sweeper, "entry", None), getattr(sweeper, "get_done", None)
+    if entry is None or done is None:
         return None
     found = []
-    for combination in list(sweeper.stats()[4])[:SAMPLE]:
+    for combination in islice(done(), SAMPLE):
         known = entry(combination)
         if known.began is not None and known.ended is not None:
             found.append(max(0.0, known.ended - known.began))
