@@ -118,6 +118,8 @@ class ActionRow(Row):
     def ended(self, process: ProcessBase) -> None:
         self._forget(id(process))
         self._ended.add(id(process))
+        if process._outcome.reason is None:
+            return  # most; what follows costs more
         if process.cancelled:
             self._given_up.add(id(process))
         elif not process.ok:
