@@ -148,6 +148,7 @@ CONFIGURATION_RULES: dict[str, Rule] = {
     "switch_interval": _or_none(_INTERVAL),
     "intr_period": _NUMBER,
     "color_mode": _or_none(_BOOL),
+    "progress": _or_none(_BOOL),
 }
 
 CONNECTION_RULES: dict[str, Rule] = {

@@ -166,6 +166,10 @@ class Action(AbstractContextManager["Action"]):
     def start(self) -> Self:
         """Start its processes and return, see ``Process.start()``; those beyond ``fanout`` start
         as others end. A second call does nothing."""
+        if configuration["progress"] and self._execution is None:
+            from .progress import show_all  # only for those who want it
+
+            show_all()
         if observing.observers and self._execution is None:
             purpose = observing.label.get()
             if purpose is not self._purpose:  # most often neither is there

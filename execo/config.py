@@ -139,6 +139,9 @@ configuration: dict[str, Any] = {
     "switch_interval": None,
     # Seconds. Kept for scripts that set it; nothing uses it. Default: 1.
     "intr_period": 1,
+    # Whether a terminal shows how far things are: True (all actions, as they run), False (nothing),
+    # or None for what execo.progress.show() names. Default: None.
+    "progress": None,
     # Colours: True, False, or None for colours only on a terminal, and only if the environment
     # variable NO_COLOR is unset or empty. Default: None.
     "color_mode": None,
@@ -171,7 +174,8 @@ configuration: dict[str, Any] = {
 
 The keys are those of execo 2.8.2, with WARNING as the log level as in the reference document;
 ``switch_interval``, ``drain_timeout``, ``max_output``, ``max_failure_logs``,
-``handler_queue_size`` and ``term_timeout`` are new in execo 3. Durations are numbers of seconds.
+``handler_queue_size``, ``term_timeout`` and ``progress`` are new in execo 3. Durations are numbers
+of seconds.
 """
 
 

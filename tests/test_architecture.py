@@ -210,6 +210,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "transports.node":       (),  # its text is sent to hosts that have Python and no execo
     "policy":                GROUND,
     "observing":             CORE,
+    "progress.*":            CORE | rooms("observing outcome"),  # by what things have
     "outcome":               RUN,
     "delivery":              RUN,
     "feed":                  RUN,
@@ -225,7 +226,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "ssh_process":           PROCESS,
     "serial":                PROCESS,
     "execution":             ACTION,
-    "action_base":           ACTION,
+    "action_base":           ACTION | rooms("progress.*"),
     "action_groups":         ACTION,
     "action_waits":          ACTION,
     "remote":                ACTION | rooms("serial"),
@@ -243,7 +244,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "port_forwarder":        PROCESS | rooms("ssh_process forwarding.* ports"),
     "execo":                 DOORS,
     "schedulers.*":          DOORS,
-    "engine.*":              SCHEDULERS,
+    "engine.*":              SCHEDULERS | rooms("progress.*"),
     "clustershell.*":        SCHEDULERS,
     "jobs.*":                SCHEDULERS,
     "_engine_compat.*":      rooms("engine.*"),
@@ -265,6 +266,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "connection": rooms("transports.ssh_config"),
     "lifecycle": rooms("process_base asyncio"),
     "observing": rooms("lifecycle execution"),
+    "progress.*": rooms("process_base action_base execution lifecycle rich"),
     "delivery": rooms("process_base action_base"),
     "search": rooms("reading"),
     "expect": rooms("process_base lifecycle"),
@@ -309,6 +311,7 @@ LIBRARIES: dict[str, str] = {
     "numpy": "(engine.drawing)",  # comes with matplotlib
     "jinja2": "(engine.html)",
     "markupsafe": "(engine.html)",  # comes with jinja2
+    "rich": "(progress.*)",
     "pandas": "(report) (engine.*)",
 }
 

@@ -111,6 +111,7 @@ def test_the_defaults_of_the_configuration() -> None:
         "switch_interval": None,
         "intr_period": 1,
         "color_mode": None,
+        "progress": None,
     }
     names = {"log_header", "object_repr", "emph", "report_warn", "report_error", "command", "host"}
     levels = {logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG}

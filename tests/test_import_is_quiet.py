@@ -24,6 +24,7 @@ HEAVY = [
     "multiprocessing",
     "pandas",
     "paramiko",
+    "rich",
     "sqlite3",
     "ssl",
 ]

@@ -19,7 +19,7 @@ from .redirect import copy_outputs, redirect_outputs
 from .run import ActionRow, ProcessRow, ResultRow, Run
 from .sweep import geom, igeom, sweep
 from .sweep_stats import sweep_stats
-from .sweeper import ParamSweeper, SweepStats
+from .sweeper import ParamSweeper, SweepCounts, SweepStats
 from .timeline import draw_timeline
 from .trial import Trial
 
@@ -40,6 +40,7 @@ __all__ = [
     "ResultFolderError",
     "ResultRow",
     "Run",
+    "SweepCounts",
     "SweepStats",
     "Trial",
     "copy_outputs",

@@ -23,6 +23,7 @@ from execo import observing
 from execo.errors import ExecoError, ProcessesFailed, Reason
 from execo.host import Host
 from execo.log import get_logger
+from execo.progress import show
 from execo.time_utils import format_duration
 
 from .attempt import Attempt, AttemptCancelled
@@ -112,7 +113,7 @@ class Dispatcher:
           second one
         :raises SystemExit: likewise, after SIGTERM
         """
-        with self._told_of_interrupts():
+        with show(self._sweeper), self._told_of_interrupts():
             try:
                 while True:
                     self._hand_out()

@@ -22,7 +22,7 @@ from .holder import this_process
 from .journal import Journal
 from .old_sweeper import old_folder
 
-__all__ = ["ParamSweeper", "SweepStats"]
+__all__ = ["ParamSweeper", "SweepCounts", "SweepStats"]
 
 Filter = Callable[[Any], Iterable[Mapping[Any, Any]]]
 
@@ -41,6 +41,16 @@ class SweepStats(NamedTuple):
     skipped: set[HashableDict]
     inprogress: set[HashableDict]
     done: set[HashableDict]
+
+
+class SweepCounts(NamedTuple):
+    """As :class:`SweepStats`, in numbers."""
+
+    sweeps: int
+    remaining: int
+    skipped: int
+    inprogress: int
+    done: int
 
 
 class ParamSweeper:
@@ -322,6 +332,16 @@ class ParamSweeper:
             skipped = of(State.SKIPPED, State.FAILED)
             kinds = (of(*State), of(State.TODO), skipped, of(State.IN_PROGRESS), of(State.DONE))
             return SweepStats(*map(set, kinds))
+
+    def counts(self) -> SweepCounts:
+        """How many there are of these; quick however many there are."""
+        with self._up_to_date():
+            of = self._ledger.counts
+            skipped = of[State.SKIPPED] + of[State.FAILED]
+            total = len(self._ledger)
+            return SweepCounts(
+                total, of[State.TODO], skipped, of[State.IN_PROGRESS], of[State.DONE]
+            )
 
     @property
     def results(self) -> dict[HashableDict, Any]:
