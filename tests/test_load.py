@@ -94,8 +94,8 @@ def test_a_damaged_line_is_named_by_file_and_number(folder: Path, name: str) -> 
         before = path.read_bytes()
         replaced(path, at, b"\x00\xff{")
         run = load(folder)
-        assert run.faults[0].startswith(f"{name}, line {at}: ")
-        assert all(fault.startswith(f"{name}, line ") for fault in run.faults)
+        assert f"{name}, line {at}: " in run.faults[0]
+        assert all(f"{name}, line " in fault for fault in run.faults)
         assert path.read_bytes().count(b"\n") == before.count(b"\n")
         path.write_bytes(before)
     assert load(folder).faults == []

@@ -206,7 +206,11 @@ class My(Engine):
     def init(self):
         if "init" in sys.argv:
             print("here", flush=True)
-            threading.Event().wait()
+            self.wait()
+
+    def wait(self):
+        while True:  # a signal does not wake who is about to sleep
+            threading.Event().wait(0.1)
 
     def run(self):
         for name in ("first", "second"):
@@ -217,7 +221,7 @@ class My(Engine):
                 sweeper.close()
             if "between" in sys.argv:
                 print("here", flush=True)
-                threading.Event().wait()
+                self.wait()
 
     def measure(self, attempt):
         if not {"between", "init"} & set(sys.argv):

@@ -7,6 +7,7 @@ what came of it into a queue.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -15,7 +16,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ UNREACHABLE = frozenset({Reason.CONNECT, Reason.AUTH, Reason.HOST_KEY})
 
 LOSSES = 3
 """So many hosts that are lost under one combination are its fault: it would take all of them."""
+
+LOOK = 0.5
+"""Seconds between two looks at whether a signal has come."""
 
 TERMINATED = 143
 """Exit code after SIGTERM, as shells have it."""
@@ -119,7 +122,7 @@ class Dispatcher:
                     self._hand_out()
                     if not self._running:
                         break
-                    message = self._messages.get()
+                    message = self._next_message()
                     if message is None:
                         self._interrupted()
                     else:
@@ -131,6 +134,13 @@ class Dispatcher:
             raise self._stop
         if not self._stopping:
             self._check_hosts(self._sweeper.get_remaining())
+
+    def _next_message(self) -> _Ended | None:
+        while True:
+            # A signal in the moment before a thread goes to sleep does not wake it, and the message
+            # of its handler would wait for another one.
+            with contextlib.suppress(queue.Empty):
+                return self._messages.get(timeout=LOOK)
 
     # -- handing out ---------------------------------------------------------------------------
 
@@ -292,7 +302,7 @@ class Dispatcher:
 
     # -- Ctrl-C --------------------------------------------------------------------------------
 
-    @contextmanager
+    @contextlib.contextmanager
     def _told_of_interrupts(self) -> Iterator[None]:
         """Ctrl-C becomes a message, so that it does not strike in the middle of something. So does
         SIGTERM."""

@@ -26,12 +26,13 @@ BLOCK = 1 << 18
 
 
 class Noted:
-    """A process that runs. ``sizes`` and ``room`` are the I/O thread's, the rest the writer's."""
+    """A process that runs. ``sizes`` and ``full`` are the I/O thread's, the rest the writer's, save
+    ``cut``, which both may set."""
 
     # Defaults of the class cost a process nothing until they change: most print little or nothing.
     sizes: list[int] | None = None
-    room: list[float] | None = None
     cut = False
+    full = False
     held: dict[int, bytearray] | None = None
     since = 0.0
     files: frozenset[int] = frozenset()

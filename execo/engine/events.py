@@ -11,7 +11,6 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +85,9 @@ class EventWriter:
         self._numbers, self._action_numbers, self._text_numbers, self._combination_numbers = map(
             itertools.count, first
         )
-        # What has happened: a function of the writer and what it is called with.
-        self._queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        # What has happened: a function of the writer and what it is called with, in one tuple: what
+        # waits here is what the garbage collector looks at.
+        self._queue: deque[tuple[Any, ...]] = deque()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._runs: dict[Run, Noted] = {}
@@ -122,8 +122,8 @@ class EventWriter:
 
     # -- on the I/O thread ---------------------------------------------------------------------
 
-    def _put(self, function: Callable[..., None], *args: Any) -> None:
-        self._queue.append((function, args))
+    def _put(self, *event: Any) -> None:
+        self._queue.append(event)
         if not self._wake.is_set():
             self._wake.set()
 
@@ -152,24 +152,23 @@ class EventWriter:
         noted = self._runs.get(run)
         if noted is None:
             return
-        sizes, room = noted.sizes, noted.room
-        if sizes is None or room is None:
-            sizes, room = noted.sizes, noted.room = [0, 0, 0], [0.0, self._most, self._most]
-        size = len(data)
-        sizes[stream] += size
-        left = room[stream]
-        if size > left:
+        sizes = noted.sizes
+        if sizes is None:
+            sizes = noted.sizes = [0, 0, 0]
+        before = sizes[stream]
+        after = sizes[stream] = before + len(data)
+        if noted.full:
+            return
+        if after > self._most:
             noted.cut = True
-            size = int(left)
-            data = data[:size]
-            if not size:
+            data = data[: max(0, int(self._most) - before)]
+            if not data:
                 return
         if self._handed - self._taken > BACKLOG:
             # No hole in the middle: nothing more of this one.
-            noted.cut, room[stream] = True, 0
+            noted.cut = noted.full = True
             return
-        room[stream] = left - size
-        self._handed += size
+        self._handed += len(data)
         self._put(self._printed, noted, stream, data)
 
     def process_ended(self, run: Run) -> None:
@@ -225,7 +224,7 @@ class EventWriter:
     def _take(self) -> None:
         queue = self._queue
         while queue:
-            function, args = queue.popleft()
+            function, *args = queue.popleft()
             try:
                 function(*args)
             except Exception:  # noqa: BLE001 - logged
