@@ -1,0 +1,440 @@
+"""Allocation: nodes of a cluster for the time of a block."""
+
+from __future__ import annotations
+
+import atexit
+import operator
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Self
+
+from execo.host import Host
+from execo.log import get_logger
+from execo.time_utils import Duration, format_duration, get_seconds, sleep
+
+from .calls import Backoff
+from .errors import AllocationError, AllocationTimeout, SchedulerError, SubmissionRefused
+from .job import Job, JobState, Request
+from .lease import Lease, job_script
+from .oar import Oar
+from .scheduler import Scheduler
+from .slurm import Slurm
+from .this_job import end_of_this_job, hosts_of_this_job, job_of_this_script
+from .upkeep import Upkeep
+
+__all__ = ["Allocation"]
+
+FRESH = 0.5
+"""Seconds: a younger answer of the scheduler is as good as a new one, where one waits."""
+
+MISSING = 2.0
+"""Seconds for which a job must be missing in what the scheduler says before it has ended."""
+
+AT_EXIT = 20.0
+"""Seconds in which all jobs are cancelled at the end of a script that has not done it."""
+
+logger = get_logger("execo.schedulers")
+
+
+class Allocation(AbstractContextManager["Allocation"]):
+    """Nodes that a scheduler gives for some time.
+
+    ::
+
+        with Allocation(4, "1:00:00", scheduler=Slurm("login1")) as nodes:
+            Remote("uptime", nodes).run()
+            compress.main(hosts=nodes)
+
+    It is what an action or an experiment takes as hosts. The block begins when the nodes are there,
+    and its end cancels the job; so do the end of the script and Ctrl-C. When the script is killed,
+    the job ends at once if the scheduler's commands are on this machine, and within two minutes if
+    they are on a login host; when that host is lost, too, within ``lease`` seconds. A job that has
+    not started by then does start, and ends within two minutes.
+
+    An :class:`~execo.engine.Experiment` opens one that is not open when it has something to do, and
+    releases it after. It begins nothing that cannot end in time, see :meth:`remaining`.
+
+    Attributes: ``job_id``, a text, None before it is submitted; ``nodes``; ``scheduler``.
+
+    :param nodes: how many
+    :param walltime: for how long: seconds, or a text ``H:MM:SS``; schedulers round it up
+    :param scheduler: default: :class:`~execo.schedulers.Slurm`, by commands on this machine
+    :param options: more words for ``sbatch`` or ``oarsub``, such as ``["--partition=gpu"]``
+    :param name: the job's name begins so
+    :param host: what the name of a node becomes: an address, or a Host
+    :param wait_timeout: seconds to wait for the nodes; None = no limit
+    :param margin: seconds before the end of the walltime at which the nodes count as lost: to end
+      commands, fetch files, tidy up
+    :param lease: see above; at least 5. It is also how long the cluster's controller may be away
+      before the job is lost. None: it runs until its walltime when all else fails; OAR has none
+    :raises ValueError: for numbers that cannot be
+    """
+
+    _lease: Lease | None
+
+    def __init__(
+        self,
+        nodes: int = 1,
+        walltime: Duration = 3600.0,
+        *,
+        scheduler: Scheduler | None = None,
+        options: Sequence[str] = (),
+        name: str = "execo",
+        host: Callable[[str], str | Host] | None = None,
+        wait_timeout: Duration | None = 3600.0,
+        margin: Duration = 30.0,
+        lease: Duration | None = 600.0,
+    ) -> None:
+        self.nodes = operator.index(nodes)
+        self.walltime = get_seconds(walltime)
+        if self.nodes < 1:
+            raise ValueError(f"an allocation has at least one node, not {nodes}")
+        if self.walltime <= get_seconds(margin):
+            raise ValueError(f"a walltime of {walltime} leaves nothing before its margin, {margin}")
+        if isinstance(options, str):
+            raise TypeError(f"options are words, [{options!r}], not a text")
+        seconds = get_seconds(lease)
+        if seconds is not None and seconds < 5:
+            raise ValueError(f"a lease is at least 5 s, not {seconds:g}")
+        self.options = list(options)
+        # Its own: it is found by it when an answer is lost, and an id may be used again.
+        self.name = f"{name}-{secrets.token_hex(4)}"
+        self.job_id: str | None = None
+        self._begin(scheduler or Slurm(), host, wait_timeout, margin, mine=True)
+        if seconds is not None and self.scheduler.leases:
+            self._lease = Lease(seconds)
+
+    def _begin(
+        self,
+        scheduler: Scheduler,
+        host: Callable[[str], str | Host] | None,
+        wait_timeout: Duration | None,
+        margin: Duration,
+        *,
+        mine: bool,
+    ) -> None:
+        self.scheduler = scheduler
+        self.margin = get_seconds(margin)
+        self.wait_timeout = get_seconds(wait_timeout)
+        self._host = host or Host
+        self._mine = mine
+        self._cancels = mine
+        self._lease = None
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._hosts: list[Host] = []
+        self._end: float | None = None
+        self._over: str | None = None
+        self._missing_since: float | None = None
+        self._upkeep: Upkeep | None = None
+        self._opened = False
+        self._released = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def adopt(
+        cls,
+        job_id: str | int,
+        *,
+        scheduler: Scheduler | None = None,
+        cancel: bool = False,
+        host: Callable[[str], str | Host] | None = None,
+        wait_timeout: Duration | None = 3600.0,
+        margin: Duration = 30.0,
+    ) -> Self:
+        """A job that is there already, of the same user: its nodes are used, and it is left alone.
+
+        :param job_id: its number
+        :param cancel: the end of the block cancels it all the same; a script that is killed does
+          not
+        """
+        if not str(job_id).isdigit():
+            raise ValueError(f"the id of a job is a number, not {job_id!r}")
+        made = cls.__new__(cls)
+        made.job_id = str(job_id)
+        made.name = ""
+        made.nodes = 0
+        made.walltime = 0.0
+        made.options = []
+        made._begin(scheduler or Slurm(), host, wait_timeout, margin, mine=False)
+        made._cancels = cancel
+        return made
+
+    @classmethod
+    def of_this_job(
+        cls,
+        *,
+        scheduler: Scheduler | None = None,
+        host: Callable[[str], str | Host] | None = None,
+        margin: Duration = 30.0,
+    ) -> Self:
+        """The job that this script runs in: see :func:`hosts_of_this_job`. It is left alone. Where
+        the environment does not tell when it ends, and the scheduler does not answer from its nodes
+        within half a minute, there is no limit.
+
+        :raises AllocationError: it runs in no job
+        """
+        kind, number = job_of_this_script()
+        scheduler = scheduler or (Slurm() if kind == "slurm" else Oar())
+        made = cls.adopt(number, scheduler=scheduler, host=host, margin=margin, wait_timeout=30.0)
+        made._hosts = [Host(made._host(one.address)) for one in hosts_of_this_job()]
+        end = end_of_this_job()
+        if end is not None:
+            made._end = time.monotonic() + end - time.time()
+        return made
+
+    # -- the block -----------------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Submit the job, and wait for the nodes. Blocks.
+
+        :raises SubmissionRefused: the scheduler will not have the job
+        :raises SchedulerError: it does not answer
+        :raises AllocationTimeout: the nodes have not come in ``wait_timeout``; the job is cancelled
+        :raises AllocationError: the job has ended before it had nodes
+        :raises ValueError: it has been opened before
+        """
+        if self._opened:
+            raise ValueError(f"{self!r} has been opened before: make another one")
+        self._opened = True
+        _open.add(self)
+        try:
+            if self._mine:
+                try:
+                    self.job_id = self.scheduler.submit(self._request())
+                except SubmissionRefused:
+                    self._cancels = False
+                    raise
+                logger.info("job %s is submitted: %s", self.job_id, self._wish())
+            self._upkeep = Upkeep(
+                self.scheduler,
+                str(self.job_id),
+                self.name,
+                self._runs,
+                mine=self._mine,
+                lease=self._lease,
+            )
+            self._upkeep.watch_script()
+            _release_at_exit()
+            self._wait_for_nodes()
+            self._upkeep.start()
+        except BaseException:
+            self.release()
+            raise
+        logger.info("job %s has %d nodes", self.job_id, len(self._hosts))
+        return self
+
+    def release(self) -> None:
+        """Give the nodes back: cancel the job, unless it is another's. Blocks until the scheduler
+        has understood, a minute at the most; says so in the log if it has not."""
+        self._release(None)
+
+    def _release(self, patience: float | None) -> None:
+        if self._pid != os.getpid() or self._released or not self._opened:
+            return  # a forked child has nothing to give back
+        ended = True
+        if self._cancels and not self._has_ended():
+            more = {} if patience is None else {"patience": patience}
+            try:
+                self.scheduler.cancel(self.name, None if self._mine else self.job_id, **more)
+                logger.info("job %s is cancelled", self.job_id)
+            except (SchedulerError, RuntimeError) as exc:
+                ended = False
+                until = (
+                    "runs on" if self._lease is None else f"ends within {self._lease.seconds:g} s"
+                )
+                logger.warning("job %s could not be cancelled, and %s: %s", self.job_id, until, exc)
+        self._released = True
+        _open.discard(self)
+        if self._upkeep is not None:
+            self._upkeep.stop(ended=ended)
+
+    def _has_ended(self) -> bool:
+        return self._job is not None and self._job.state is JobState.ENDED
+
+    def __enter__(self) -> Self:
+        return self if self._opened and not self._released else self.open()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    # -- what it has ---------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been opened, and not been released."""
+        return self._opened and not self._released
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The nodes.
+
+        :raises AllocationError: it has none, yet
+        """
+        if not self.is_open or not self._hosts:
+            raise AllocationError(f"{self!r} has no nodes: use it in a with block, or open() it")
+        return list(self._hosts)
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self.hosts)
+
+    def __len__(self) -> int:
+        return len(self.hosts)
+
+    def __bool__(self) -> bool:
+        return True  # also where len() cannot be told
+
+    def remaining(self) -> float | None:
+        """Seconds for which the nodes can be used: until ``margin`` before the end of the walltime,
+        as the scheduler has told lately; 0 when the job is over, however; None: no limit is known.
+        Asks nobody, and does not block.
+        """
+        if self._over is not None or self._released:
+            return 0.0
+        if self._upkeep is not None and self._hosts and self._upkeep.lapsed:
+            return 0.0
+        if not self._hosts:
+            return max(0.0, self.walltime - self.margin) if self._mine else None
+        if self._end is None:
+            return None
+        return max(0.0, self._end - self.margin - time.monotonic())
+
+    def check(self) -> bool:
+        """Ask the scheduler whether the nodes are still ours. Blocks, for the time limit of one of
+        its commands. No answer is no news: True then.
+        """
+        if self.is_open and self._over is None:
+            try:
+                self._look(FRESH)
+            except SchedulerError as exc:
+                logger.info("job %s: %s", self.job_id, exc)
+        return self.remaining() != 0.0
+
+    def __repr__(self) -> str:
+        if not self._opened:
+            state = "not opened" if self._mine else f"job {self.job_id}, not opened"
+        elif self._released:
+            state = f"job {self.job_id}, released"
+        elif self._over is not None:
+            state = f"job {self.job_id}, over: {self._over}"
+        else:
+            said = "submitted" if self._job is None else str(self._job)
+            left = self.remaining()
+            until = "" if left is None or not self._hosts else f", {format_duration(left)} left"
+            state = f"job {self.job_id}, {said}{until}"
+        return f"<{type(self).__name__} {self._wish()}: {state}>"
+
+    # -- following the job ---------------------------------------------------------------------
+
+    def _request(self) -> Request:
+        script = job_script(self._lease, self.walltime)
+        return Request(script, self.name, self.nodes, self.walltime, self.options)
+
+    def _wish(self) -> str:
+        if not self._mine:
+            return f"of {self.scheduler!r}"
+        return f"of {self.nodes} nodes for {format_duration(self.walltime)}"
+
+    def _wait_for_nodes(self) -> None:
+        begin = time.monotonic()
+        limit = self.wait_timeout
+        backoff = Backoff(most=self.scheduler.interval)
+        failure: SchedulerError | None = None
+        known = bool(self._hosts)  # of this job
+        if known and self._end is not None:
+            return
+        told = ""
+        while True:
+            try:
+                self._look(FRESH)
+                failure = None
+            except SchedulerError as exc:
+                if failure is None:
+                    logger.warning("job %s: nothing is heard of it: %s", self.job_id, exc)
+                failure = exc
+            if self._over is not None:
+                raise AllocationError(f"job {self.job_id} {self._over}")
+            if self._hosts and self._job is not None:
+                return
+            if self._job is not None and str(self._job) != told:
+                told = str(self._job)
+                logger.info("job %s waits: %s", self.job_id, told)
+            left = None if limit is None else limit - (time.monotonic() - begin)
+            if left is not None and left <= 0:
+                if known:
+                    logger.warning("job %s: nobody tells when it ends", self.job_id)
+                    return
+                raise AllocationTimeout(
+                    f"job {self.job_id} has got no nodes within {format_duration(limit or 0)}"
+                    f"{f': {told}' if told else ''}{f'; {failure}' if failure else ''}"
+                )
+            if self._upkeep is not None:
+                self._upkeep.watch_script()
+            pause = backoff.pause()
+            sleep(pause if left is None else min(pause, left))
+
+    def _runs(self) -> bool:
+        self._look(FRESH)
+        return self._over is None
+
+    def _look(self, max_age: float) -> None:
+        """:raises SchedulerError: no answer, which is no news of the job"""
+        job = self.scheduler.jobs(max_age).get(str(self.job_id))
+        with self._lock:
+            if self._over is None:
+                why = self._judge(job)
+                if why is not None:
+                    self._over = why
+                    if self._hosts:
+                        logger.warning("job %s %s", self.job_id, why)
+
+    def _judge(self, job: Job | None) -> str | None:
+        """Why it is over, None if it is not."""
+        before, had = self._job, bool(self._hosts)
+        if job is None:
+            # Once may be a controller that has just changed places with another.
+            if self._missing_since is None:
+                self._missing_since = self.scheduler.asked
+            if self.scheduler.asked < self._missing_since + MISSING:
+                return None
+            return "is not known to the scheduler any more" if before else "is not known"
+        self._missing_since = None
+        if self._mine and job.name != self.name:
+            return "has ended, and its id is another job's"
+        if before is not None and job.born != before.born:
+            return f"was requeued, or its id is another job's: {job}"
+        self._job = job
+        if not self._mine:
+            self.name = job.name
+        if job.state is JobState.ENDED:
+            return f"has ended: {job}"
+        if job.state is JobState.WAITING and had and before is not None:
+            return f"has lost its nodes: {job}"
+        if job.state is JobState.RUNNING and job.hosts:
+            self._end = None if job.left is None else job.at + job.left
+            if not had:
+                self._hosts = [Host(self._host(name)) for name in job.hosts]
+        return None
+
+
+_open: set[Allocation] = set()
+_hooked = False
+
+
+def _release_at_exit() -> None:
+    # Not before the first command has run: what is registered later is called earlier, and this
+    # needs the I/O thread, which ends by the same way.
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    deadline = time.monotonic() + AT_EXIT
+    for one in list(_open):
+        one._release(max(0.0, deadline - time.monotonic()))
