@@ -70,7 +70,7 @@ SlurmdLogFile={folder}/%n.log
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 MinJobAge=10
-KillWait=2
+KillWait=1
 InactiveLimit=0
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=1
 {nodes}

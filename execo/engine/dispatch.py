@@ -28,12 +28,16 @@ from .combination import HashableDict
 from .host_pool import HostPool, NotEnoughHosts
 from .record import Record
 from .sweeper import ParamSweeper
+from .time_left import TimeLeft
 
 __all__ = ["Dispatcher", "OnInterrupt"]
 
 OnInterrupt = Literal["wait", "cancel"]
 
 UNREACHABLE = frozenset({Reason.CONNECT, Reason.AUTH, Reason.HOST_KEY})
+
+LOOK = 5.0
+"""Seconds between two looks at what is left of a reservation: its end may come early."""
 
 logger = get_logger("execo.engine")
 
@@ -59,8 +63,8 @@ class Dispatcher:
       one for each host
     :param on_interrupt: what Ctrl-C means for those that run: ``wait`` for their end, or
       ``cancel`` them. A second one cancels them and does not wait
-    :param remaining: seconds that are left for all of it, None for no limit. What would take
-      longer than the longest so far is not begun
+    :param time_left: what would not end in time is not begun, and what has not ended in time is
+      cancelled
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class Dispatcher:
         jobs: int | None = None,
         on_interrupt: OnInterrupt = "wait",
         record: Record | None = None,
-        remaining: Callable[[], float | None] | None = None,
+        time_left: TimeLeft | None = None,
     ) -> None:
         self._sweeper = sweeper
         self._pool = pool
@@ -84,8 +88,8 @@ class Dispatcher:
         self._jobs = jobs
         self._on_interrupt = on_interrupt
         self._record = record
-        self._remaining = remaining
-        self._longest = 0.0
+        self._time = time_left or TimeLeft()
+        self._too_long = False
         self._running: list[Attempt] = []
         # Its put() may interrupt itself, which is what a signal handler does.
         self._messages: queue.SimpleQueue[_Ended | None] = queue.SimpleQueue()
@@ -106,7 +110,7 @@ class Dispatcher:
                     self._hand_out()
                     if not self._running:
                         break
-                    message = self._messages.get()
+                    message = self._next_message()
                     if message is None:
                         self._interrupted()
                     else:
@@ -119,6 +123,19 @@ class Dispatcher:
         if not self._stopping:
             self._check_hosts(self._sweeper.get_remaining())
 
+    def _next_message(self) -> _Ended | None:
+        while True:
+            left = self._time.left()
+            if left is None:
+                return self._messages.get()
+            if left <= 0:
+                self._time_is_over()
+                left = LOOK
+            try:
+                return self._messages.get(timeout=min(left + 0.1, LOOK))
+            except queue.Empty:
+                pass
+
     # -- handing out ---------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
@@ -130,9 +147,14 @@ class Dispatcher:
             if isinstance(self._needs, int) and self._needs > self._pool.free:
                 return
             # A filter is given all that remain: not where nobody has to choose.
-            choose = None if isinstance(self._needs, int) else self._fitting
-            taken = self._sweeper.get_next(choose)
+            chosen = self._time.differs or not isinstance(self._needs, int)
+            self._too_long = False
+            taken = self._sweeper.get_next(self._fitting if chosen else None)
             if taken is None:
+                # While others run, their hosts may be what is lacking.
+                if self._too_long and not self._running:
+                    self._stopping = True
+                    self._tell_no_time("all that remain take longer")
                 return
             hosts = self._pool.take(self._need(taken))
             assert hosts is not None
@@ -145,6 +167,9 @@ class Dispatcher:
         """The first one that the hosts are enough for. If only the free ones are not, then none:
         small ones that overtake would keep it waiting for ever."""
         for one in todo:
+            if not self._time.fits(one):
+                self._too_long = True
+                continue
             count = self._need(one)
             if count <= self._pool.free:
                 yield one
@@ -153,14 +178,22 @@ class Dispatcher:
                 return
 
     def _no_time_left(self) -> bool:
-        left = self._remaining() if self._remaining is not None else None
-        if left is None or left > self._longest:
+        if self._time.enough():
             return False
-        logger.warning(
-            "%s are left, the longest took %s: nothing more is begun",
-            *(format_duration(max(0.0, left)), format_duration(self._longest)),
-        )
+        self._tell_no_time(f"the longest took {format_duration(self._time.longest)}")
         return True
+
+    def _tell_no_time(self, why: str) -> None:
+        left = format_duration(max(0.0, self._time.left() or 0.0))
+        logger.warning("%s are left, %s: nothing more is begun", left, why)
+
+    def _time_is_over(self) -> None:
+        running = [attempt for attempt in self._running if not attempt.cancelled]
+        if running:
+            logger.warning("the time is over: %d that run are cancelled", len(running))
+        self._stopping = True
+        for attempt in running:
+            attempt.cancel()
 
     def _begin(self, combination: HashableDict, hosts: list[Host]) -> None:
         number = self._sweeper.entry(combination).attempts
@@ -180,6 +213,7 @@ class Dispatcher:
             ended.result = self._measure(attempt)
         except BaseException as exc:  # noqa: BLE001 - told to the thread that decides
             ended.error = exc
+            self._time.look()
         self._messages.put(ended)
 
     # -- what became of it ---------------------------------------------------------------------
@@ -193,13 +227,16 @@ class Dispatcher:
                 self._sweeper.done(combination, result=ended.result)
             except (TypeError, RecursionError) as exc:
                 error = exc
-        dead = [host for host, why in _unreachable(error).items() if self._put_aside(host, why)]
+        # Of hosts that are not ours any more, no failure says anything.
+        lost = error is not None and self._time.over
+        unreachable = {} if lost else _unreachable(error)
+        dead = [host for host, why in unreachable.items() if self._put_aside(host, why)]
         self._pool.give_back(attempt.hosts)
         if error is None:
-            self._longest = max(self._longest, time.time() - ended.began)
+            self._time.took(time.time() - ended.began)
             logger.info("done %s", _named(attempt))
             self._note(ended, "done")
-        elif attempt.cancelled or isinstance(error, AttemptCancelled):
+        elif attempt.cancelled or isinstance(error, AttemptCancelled) or lost:
             self._sweeper.cancel(combination)
         elif dead:
             # Not its fault, and others can have it. It ends: each time there are fewer hosts.

@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from execo.action_base import Action
 from execo.host import Host, Hosts, get_hosts_list
 from execo.hostset import fold
+from execo.schedulers import Allocation
 from execo.time_utils import Duration
 
 from .combination import HashableDict
@@ -36,6 +38,7 @@ class Described(Protocol):
     lease: float | None
     workdir: bool
     hosts: Any
+    duration: Any
     timeout: Duration | None
     connection_params: Any
 
@@ -44,6 +47,7 @@ class Described(Protocol):
 
     def combinations(self) -> list[HashableDict]: ...
     def needs(self, combination: HashableDict) -> int: ...
+    def takes(self, combination: HashableDict) -> float | None: ...
     def asked(self, name: str, trial: Trial) -> Any: ...
     def measure(self, trial: Trial) -> Any: ...
 
@@ -67,7 +71,8 @@ class ExperimentEngine(Engine):
         self.version = experiment.version
         self.results: dict[HashableDict, Any] = {}
         """Of what is done, after the run."""
-        self._hosts = get_hosts_list(hosts)
+        self._allocation = hosts if isinstance(hosts, Allocation) else None
+        self._hosts = get_hosts_list(hosts if self._allocation is None else None)
         self._folder = folder
         self._remaining = remaining
         super().__init__()
@@ -85,13 +90,44 @@ class ExperimentEngine(Engine):
             self.result_dir = os.path.abspath(self._folder)
 
     def _all_hosts(self) -> list[Host]:
-        return get_hosts_list(self.args.hosts.split()) if self.args.hosts else self._hosts
+        if self.args.hosts:
+            return get_hosts_list(self.args.hosts.split())
+        if self._allocation is not None and self._allocation.is_open:
+            return self._allocation.hosts
+        return self._hosts
 
     def run(self) -> None:
         """All combinations that are to be done."""
-        hosts = self._all_hosts()
         combinations = self.experiment.combinations()
-        _check_enough(self.experiment, combinations, hosts)
+        with self._allocated(combinations):
+            self._run(combinations)
+
+    @contextmanager
+    def _allocated(self, combinations: list[HashableDict]) -> Iterator[None]:
+        """Opens the allocation, if nodes are needed and nobody else has."""
+        one = self._allocation
+        if one is None or one.is_open or self.args.hosts or not self._anything_to_do(combinations):
+            yield
+            return
+        if one.nodes:  # not after hours in a queue
+            _check_enough(self.experiment, combinations, _made_up(one.nodes))
+        with one:
+            yield
+
+    def _anything_to_do(self, combinations: list[HashableDict]) -> bool:
+        if not self._place(SWEEP).exists():
+            return bool(combinations)
+        sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
+        states = sweeper.stats()
+        sweeper.close()
+        again = states.skipped if self.args.retry_failed else ()
+        # What others have in progress may be of scripts that are gone.
+        return bool(states.remaining or states.inprogress or again)
+
+    def _run(self, combinations: list[HashableDict]) -> None:
+        hosts = self._all_hosts()
+        if hosts or self._allocation is None:
+            _check_enough(self.experiment, combinations, hosts)
         if hosts and self.record is not None:
             self.record.add_hosts(hosts, self.experiment.connection_params)
         sweeper = ParamSweeper(
@@ -106,14 +142,16 @@ class ExperimentEngine(Engine):
             if self.args.retry_failed:
                 sweeper.reset()
             constant = self.experiment.hosts
+            limited = hosts and self._allocation is not None and not self.args.hosts
             self.run_combinations(
                 sweeper,
                 self._measure,
-                hosts=hosts,
+                hosts=self._allocation if limited else hosts,
                 # A number spares the sweeper from showing all that remain, each time.
                 needs=constant if type(constant) is int else self.experiment.needs,
                 make=self._trial,
                 remaining=self._remaining,
+                takes=None if self.experiment.duration is None else self.experiment.takes,
             )
         finally:
             self.results = sweeper.results

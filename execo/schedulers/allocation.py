@@ -65,6 +65,8 @@ class Allocation(AbstractContextManager["Allocation"]):
     :param scheduler: default: :class:`~execo.schedulers.Slurm`, by commands on this machine
     :param options: more words for ``sbatch`` or ``oarsub``, such as ``["--partition=gpu"]``
     :param name: the job's name begins so
+    :param exclusive: whole nodes, which no other job shares. False: as the cluster has it; Slurm
+      then may give one processor of each. OAR's ``nodes`` are whole
     :param host: what the name of a node becomes: an address, or a Host
     :param wait_timeout: seconds to wait for the nodes; None = no limit
     :param margin: seconds before the end of the walltime at which the nodes count as lost: to end
@@ -84,6 +86,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         scheduler: Scheduler | None = None,
         options: Sequence[str] = (),
         name: str = "execo",
+        exclusive: bool = True,
         host: Callable[[str], str | Host] | None = None,
         wait_timeout: Duration | None = 3600.0,
         margin: Duration = 30.0,
@@ -101,6 +104,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         if seconds is not None and seconds < 5:
             raise ValueError(f"a lease is at least 5 s, not {seconds:g}")
         self.options = list(options)
+        self.exclusive = exclusive
         # Its own: it is found by it when an answer is lost, and an id may be used again.
         self.name = f"{name}-{secrets.token_hex(4)}"
         self.job_id: str | None = None
@@ -160,6 +164,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         made.nodes = 0
         made.walltime = 0.0
         made.options = []
+        made.exclusive = False
         made._begin(scheduler or Slurm(), host, wait_timeout, margin, mine=False)
         made._cancels = cancel
         return made
@@ -332,7 +337,9 @@ class Allocation(AbstractContextManager["Allocation"]):
 
     def _request(self) -> Request:
         script = job_script(self._lease, self.walltime)
-        return Request(script, self.name, self.nodes, self.walltime, self.options)
+        return Request(
+            script, self.name, self.nodes, self.walltime, self.exclusive, tuple(self.options)
+        )
 
     def _wish(self) -> str:
         if not self._mine:
@@ -342,7 +349,7 @@ class Allocation(AbstractContextManager["Allocation"]):
     def _wait_for_nodes(self) -> None:
         begin = time.monotonic()
         limit = self.wait_timeout
-        backoff = Backoff(most=self.scheduler.interval)
+        backoff = Backoff(0.5, self.scheduler.interval)
         failure: SchedulerError | None = None
         known = bool(self._hosts)  # of this job
         if known and self._end is not None:

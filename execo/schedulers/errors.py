@@ -29,7 +29,7 @@ class SchedulerError(ExecoError):
     ) -> None:
         place = "" if host is None else f" on {host}"
         told = f": {stderr.strip()[-2000:]}" if stderr.strip() else ""
-        super().__init__(f"{command!r}{place}: {message}{told}" if command else message)
+        super().__init__(f"{command}{place}: {message}{told}" if command else message)
         self.message = message
         self.command = command
         self.host = host

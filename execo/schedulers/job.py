@@ -54,6 +54,7 @@ class Request:
     - ``script``: for ``/bin/sh``; runs on the first node
     - ``name``: no other job has it
     - ``walltime``: seconds
+    - ``exclusive``: whole nodes
     - ``options``: more words for the scheduler's command, behind ours
     """
 
@@ -61,4 +62,5 @@ class Request:
     name: str
     nodes: int
     walltime: float
+    exclusive: bool = True
     options: Sequence[str] = ()

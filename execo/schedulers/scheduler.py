@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import threading
 import time
@@ -151,7 +152,7 @@ class Scheduler(ABC):
             self._jobs = {number: replace(job, at=now) for number, job in jobs.items()}
             return self._jobs
 
-    def submit(self, request: Request, patience: Duration = 300.0) -> str:
+    def submit(self, request: Request, patience: Duration = 120.0) -> str:
         """Submit a job. Blocks.
 
         A command that was cut off may have submitted the job all the same: it is looked for by its
@@ -232,13 +233,14 @@ class Scheduler(ABC):
     def _unreadable(self, command: Sequence[str], answer: str) -> SchedulerError:
         return SchedulerError(
             f"an answer that makes no sense: {answer.strip()[:300]!r}",
-            command=shlex.join(command),
+            command=shlex.join(self._caller.words(*command)),
             host=self._caller.place,
         )
 
     def _patiently(self, call: Callable[[], Got], patience: float) -> Got:
         backoff = Backoff()
         deadline = time.monotonic() + patience
+        told = False
         while True:
             try:
                 return call()
@@ -248,7 +250,8 @@ class Scheduler(ABC):
                 pause = backoff.pause()
                 if time.monotonic() + pause > deadline:
                     raise
-                logger.info("%s; trying again", exc)
+                logger.log(logging.INFO if told else logging.WARNING, "%s; trying again", exc)
+                told = True
                 sleep(pause)
 
 

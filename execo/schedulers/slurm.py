@@ -65,6 +65,7 @@ class Slurm(Scheduler):
             f"--job-name={request.name}",
             f"--nodes={request.nodes}",
             f"--time={_time(request.walltime)}",
+            *(["--exclusive"] if request.exclusive else []),
             "--output=/dev/null",
             "--chdir=/",
             *request.options,
