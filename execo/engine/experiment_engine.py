@@ -99,6 +99,8 @@ class ExperimentEngine(Engine):
     def run(self) -> None:
         """All combinations that are to be done."""
         combinations = self.experiment.combinations()
+        for one in combinations:
+            self.experiment.takes(one)  # what is wrong with it is told before anything runs
         with self._allocated(combinations):
             self._run(combinations)
 

@@ -12,11 +12,13 @@ RENEWED = "USR1"
 LEASE_ENDS = "USR2"
 """The signal that says: the script is gone, as it seems."""
 
+# It ends with its child: one that is left keeps some schedulers waiting before the nodes are free.
 # A step is a sleep that signals end early. Long ones, where the lease is: nobody wants a process
 # each second on nodes that measure something.
 SCRIPT = """#!/bin/sh
 # Holds the nodes for a script of execo, as long as that says that it is there.
 trap 'left={seconds}' USR1
+trap 'kill $!; wait; exit 143' TERM
 trap '[ $left -lt {grace} ] || left={grace}' USR2
 left={first}
 while [ $left -gt 0 ]; do
