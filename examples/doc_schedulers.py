@@ -14,6 +14,7 @@ from pathlib import Path
 
 from execo import Remote
 from execo.engine import experiment
+from execo.schedulers import Allocation
 from execo.testing import Cluster
 
 if not os.environ.get("SLURM_CONF") and not Path("/etc/slurm/slurm.conf").exists():
@@ -44,8 +45,6 @@ def reach(name):
 
 
 # Nodes.
-from execo.schedulers import Allocation
-
 with Allocation(2, "0:10:00", host=reach) as nodes:
     uptime = Remote("uptime", nodes).run()
 

@@ -268,6 +268,24 @@ def test_an_experiment_on_an_allocation(
     assert len(slurm.jobs("all")) <= before
 
 
+def test_the_sample_of_the_guide(slurm: RealSlurm, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", f"{ROOT}/examples/doc_schedulers.py"],
+        env={**os.environ, **slurm.env, "PYTHONPATH": ROOT, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2 nodes, ok: True"
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        *("gzip -1", "gzip -9", "bzip2 -1", "bzip2 -9")
+    ]
+    assert holds(slurm) == []
+
+
 def test_nothing_of_it_is_left(slurm: RealSlurm) -> None:
     """The fixture, as other tests find it."""
     job = slurm.run("sbatch", "--parsable", "--wrap", "sleep 600").strip()

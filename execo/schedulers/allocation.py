@@ -22,7 +22,7 @@ from .job import Job, JobState, Request
 from .lease import Lease, job_script
 from .oar import Oar
 from .scheduler import Scheduler
-from .slurm import Slurm
+from .slurm import slurm_here
 from .this_job import end_of_this_job, hosts_of_this_job, job_of_this_script
 from .upkeep import Upkeep
 
@@ -62,7 +62,8 @@ class Allocation(AbstractContextManager["Allocation"]):
 
     :param nodes: how many
     :param walltime: for how long: seconds, or a text ``H:MM:SS``; schedulers round it up
-    :param scheduler: default: :class:`~execo.schedulers.Slurm`, by commands on this machine
+    :param scheduler: default: one :class:`~execo.schedulers.Slurm` for all, by commands on this
+      machine
     :param options: more words for ``sbatch`` or ``oarsub``, such as ``["--partition=gpu"]``
     :param name: the job's name begins so
     :param exclusive: whole nodes, which no other job shares. False: as the cluster has it; Slurm
@@ -108,7 +109,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         # Its own: it is found by it when an answer is lost, and an id may be used again.
         self.name = f"{name}-{secrets.token_hex(4)}"
         self.job_id: str | None = None
-        self._begin(scheduler or Slurm(), host, wait_timeout, margin, mine=True)
+        self._begin(scheduler or slurm_here(), host, wait_timeout, margin, mine=True)
         if seconds is not None and self.scheduler.leases:
             self._lease = Lease(seconds)
 
@@ -165,7 +166,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         made.walltime = 0.0
         made.options = []
         made.exclusive = False
-        made._begin(scheduler or Slurm(), host, wait_timeout, margin, mine=False)
+        made._begin(scheduler or slurm_here(), host, wait_timeout, margin, mine=False)
         made._cancels = cancel
         return made
 
@@ -184,7 +185,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         :raises AllocationError: it runs in no job
         """
         kind, number = job_of_this_script()
-        scheduler = scheduler or (Slurm() if kind == "slurm" else Oar())
+        scheduler = scheduler or (slurm_here() if kind == "slurm" else Oar())
         made = cls.adopt(number, scheduler=scheduler, host=host, margin=margin, wait_timeout=30.0)
         made._hosts = [Host(made._host(one.address)) for one in hosts_of_this_job()]
         end = end_of_this_job()

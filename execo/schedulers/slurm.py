@@ -3,6 +3,7 @@ need of a database of past jobs (sacct)."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -13,7 +14,7 @@ from .calls import CallFailed
 from .job import Job, JobState, Request
 from .scheduler import Scheduler
 
-__all__ = ["Slurm"]
+__all__ = ["Slurm", "slurm_here"]
 
 # What squeue prints for each job. The name is last, since it may hold anything; the first word
 # tells our lines from those of login scripts.
@@ -155,3 +156,15 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(max(1, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours // 24}-{hours % 24:02}:{minutes:02}:{rest:02}"
+
+
+def slurm_here() -> Slurm:
+    """The one of this process that is used where none is given: it asks for all at once."""
+    # Of this process: in a forked child, a lock of its parent's may stay taken for ever.
+    found = _here.get(os.getpid())
+    if found is None:
+        found = _here.setdefault(os.getpid(), Slurm())
+    return found
+
+
+_here: dict[int, Slurm] = {}
