@@ -27,6 +27,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("execo.schedulers.calls.SPACING", 0.01)
 
 
 @pytest.fixture

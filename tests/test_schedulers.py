@@ -37,6 +37,11 @@ from scheduler_stub import HEADER, Stub, line, oar_job, says
 TIMED_OUT = "slurm_load_jobs error: Socket timed out on send/recv operation\n"
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("execo.schedulers.calls.SPACING", 0.01)
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> Stub:
     """A Slurm that gives n1 and n2 to job 12."""
@@ -68,6 +73,19 @@ def ask_until(done: Callable[[], bool], allocation: Allocation) -> None:
         nap.wait(0.3)
         allocation.check()
     raise AssertionError(repr(allocation))
+
+
+LIVES = """
+import sys
+from execo.schedulers import Allocation, Slurm
+nodes = Allocation(2, scheduler=Slurm(folder=sys.argv[1])).open()
+print(nodes.job_id, flush=True)
+if sys.argv[2] == "exit":
+    sys.exit()
+if sys.argv[2] == "error":
+    1 / 0
+sys.stdin.read()
+"""
 
 
 # -- as it should be -------------------------------------------------------------------------------
@@ -331,6 +349,21 @@ def test_a_lost_answer_does_not_make_two_jobs(stub: Stub) -> None:
     assert len(stub.calls("sbatch")) == 1
 
 
+def test_ctrl_c_while_the_answer_is_awaited(stub: Stub) -> None:
+    stub.play("sbatch", says(sleep=60))
+    script = subprocess.Popen(
+        [sys.executable, "-c", LIVES, str(stub.folder), "stay"], stderr=subprocess.PIPE, text=True
+    )
+    nap = threading.Event()
+    while not stub.calls("sbatch"):
+        nap.wait(0.05)
+    script.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in script.communicate(timeout=60)[1]
+    # Nobody knows whether there is a job: if there is, it ends.
+    (words,) = stub.words("scancel")
+    assert re.fullmatch("--me --name=execo-[0-9a-f]{8}", words)
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -371,19 +404,6 @@ def test_an_adopted_job_is_left_alone(stub: Stub, slurm: Slurm) -> None:
 def test_a_job_that_nobody_knows_cannot_be_adopted(slurm: Slurm) -> None:
     with pytest.raises(AllocationError, match="job 99 is not known"):
         Allocation.adopt("99", scheduler=slurm).open()
-
-
-LIVES = """
-import sys
-from execo.schedulers import Allocation, Slurm
-nodes = Allocation(2, scheduler=Slurm(folder=sys.argv[1])).open()
-print(nodes.job_id, flush=True)
-if sys.argv[2] == "exit":
-    sys.exit()
-if sys.argv[2] == "error":
-    1 / 0
-sys.stdin.read()
-"""
 
 
 @pytest.mark.parametrize("how", ["exit", "error", "SIGINT", "SIGTERM", "SIGKILL"])

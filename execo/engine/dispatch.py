@@ -213,6 +213,7 @@ class Dispatcher:
             ended.result = self._measure(attempt)
         except BaseException as exc:  # noqa: BLE001 - told to the thread that decides
             ended.error = exc
+            observing.label.set(None)  # what is asked now is not of the combination
             self._time.look()
         self._messages.put(ended)
 
