@@ -147,6 +147,7 @@ def test_the_habits_of_the_user_change_nothing(
         ({"walltime": "0:00:20"}, "leaves nothing before its margin"),
         ({"walltime": "soon"}, "soon"),
         ({"lease": 2}, "at least 5 s, not 2"),
+        ({"name": "mine,yours"}, "not 'mine,yours'"),
     ],
 )
 def test_numbers_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
@@ -244,6 +245,21 @@ def test_one_answer_serves_all(stub: Stub) -> None:
     assert len(stub.calls("squeue")) == 1
 
 
+def test_many_that_wait_ask_once(stub: Stub) -> None:
+    stub.play("squeue", says(jobs=[line(job=job, name=f"j{job}") for job in range(20)]))
+    slurm = Slurm(folder=str(stub.folder), interval=600)
+    adopted = [Allocation.adopt(job, scheduler=slurm) for job in range(20)]
+    threads = [threading.Thread(target=one.open) for one in adopted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(one.is_open and len(one) == 2 for one in adopted)
+    assert len(stub.calls("squeue")) <= 2
+    for one in adopted:
+        one.release()
+
+
 # -- jobs that end ---------------------------------------------------------------------------------
 
 ENDS = {
@@ -327,6 +343,8 @@ def test_a_refusal_is_told_at_once(stub: Stub, slurm: Slurm) -> None:
 def test_no_scheduler_here(tmp_path: Path) -> None:
     with pytest.raises(SubmissionRefused, match=r"cannot start '.*/sbatch': no such file"):
         Allocation(scheduler=Slurm(folder=str(tmp_path))).open()
+    with pytest.raises(SchedulerError, match=r"cannot start '.*/squeue': no such file"):
+        Allocation.adopt(12, scheduler=Slurm(folder=str(tmp_path))).open()
 
 
 def test_what_passes_is_tried_again(stub: Stub, slurm: Slurm) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import operator
 import os
+import re
 import secrets
 import threading
 import time
@@ -16,7 +17,7 @@ from execo.host import Host
 from execo.log import get_logger
 from execo.time_utils import Duration, format_duration, get_seconds, sleep
 
-from .calls import Backoff
+from .calls import Backoff, CallFailed
 from .errors import AllocationError, AllocationTimeout, SchedulerError, SubmissionRefused
 from .job import Job, JobState, Request
 from .lease import Lease, job_script
@@ -104,6 +105,8 @@ class Allocation(AbstractContextManager["Allocation"]):
         seconds = get_seconds(lease)
         if seconds is not None and seconds < 5:
             raise ValueError(f"a lease is at least 5 s, not {seconds:g}")
+        if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"the name of a job has letters, digits, '_', '-', '.', not {name!r}")
         self.options = list(options)
         self.exclusive = exclusive
         # Its own: it is found by it when an answer is lost, and an id may be used again.
@@ -356,11 +359,15 @@ class Allocation(AbstractContextManager["Allocation"]):
         if known and self._end is not None:
             return
         told = ""
+        pause = FRESH
         while True:
             try:
-                self._look(FRESH)
+                # Of many that wait, one asks for all.
+                self._look(pause)
                 failure = None
             except SchedulerError as exc:
+                if isinstance(exc, CallFailed) and exc.hopeless and not known:
+                    raise
                 if failure is None:
                     logger.warning("job %s: nothing is heard of it: %s", self.job_id, exc)
                 failure = exc
@@ -386,7 +393,7 @@ class Allocation(AbstractContextManager["Allocation"]):
             sleep(pause if left is None else min(pause, left))
 
     def _runs(self) -> bool:
-        self._look(FRESH)
+        self._look(self.scheduler.interval)
         return self._over is None
 
     def _look(self, max_age: float) -> None:

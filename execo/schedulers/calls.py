@@ -29,6 +29,9 @@ LATE = 10.0
 login host that cannot be reached."""
 
 
+HOPELESS = frozenset({Reason.AUTH, Reason.HOST_KEY, Reason.SPAWN})
+
+
 class CallFailed(SchedulerError):
     """One command has failed.
 
@@ -38,6 +41,11 @@ class CallFailed(SchedulerError):
 
     exit_code: int | None = None
     reason: Reason | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it will not go away by itself while one waits."""
+        return self.reason in HOPELESS or self.exit_code == 127
 
 
 class Backoff:

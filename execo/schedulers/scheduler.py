@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from execo.errors import Reason
 from execo.host import Host
 from execo.log import get_logger
 from execo.process import ProcessBase
@@ -22,9 +21,6 @@ from .errors import SchedulerError, SubmissionRefused
 from .job import Job, Request
 
 __all__ = ["Scheduler"]
-
-HOPELESS = frozenset({Reason.AUTH, Reason.HOST_KEY, Reason.SPAWN})
-"""Failures that will not go away by themselves while one waits."""
 
 RELEASE_PATIENCE = 60.0
 """Seconds in which a job is to be cancelled; the end of a script must come to an end too."""
@@ -174,7 +170,7 @@ class Scheduler(ABC):
             try:
                 return self._submit(request)
             except CallFailed as exc:
-                if unclear or not (exc.reason in HOPELESS or self._refused(exc)):
+                if unclear or not (exc.hopeless or self._refused(exc)):
                     unclear = True
                     raise
                 raise SubmissionRefused(
@@ -248,7 +244,8 @@ class Scheduler(ABC):
                 raise
             except SchedulerError as exc:
                 pause = backoff.pause()
-                if time.monotonic() + pause > deadline:
+                given_up = isinstance(exc, CallFailed) and exc.hopeless
+                if given_up or time.monotonic() + pause > deadline:
                     raise
                 logger.log(logging.INFO if told else logging.WARNING, "%s; trying again", exc)
                 told = True
