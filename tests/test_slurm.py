@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from execo import Host, Process
-from execo.engine import Trial, experiment
+from execo.engine import ParamSweeper, Trial, experiment
 from execo.schedulers import (
     Allocation,
     AllocationError,
@@ -266,6 +266,66 @@ def test_an_experiment_on_an_allocation(
     before = len(slurm.jobs("all"))
     assert len(count.main(["-c", "r"], hosts=four())) == 8
     assert len(slurm.jobs("all")) <= before
+
+
+CAMPAIGN = """
+from execo import Host
+from execo.engine import experiment
+from execo.schedulers import Allocation, Slurm
+
+HOSTS = dict(zip(["n1", "n2", "n3", "n4"], ADDRESSES))
+
+@experiment(
+    factors={"n": list(range(12))},
+    connection_params=PARAMS,
+    parse=lambda trial: int(trial.stdout),
+)
+def count(trial):
+    return f"sleep 0.5; echo {trial['n']}"
+
+results = count.main(
+    ["-c", "results"],
+    hosts=Allocation(2, 3600, scheduler=Slurm(env=ENV, interval=0.5), host=HOSTS.__getitem__),
+)
+print(sorted(results.values()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+def test_a_campaign_that_is_stopped_goes_on_in_the_next_allocation(
+    how: signal.Signals, slurm: RealSlurm, cluster: Cluster, tmp_path: Path
+) -> None:
+    text = CAMPAIGN.replace("ADDRESSES", repr(cluster.hosts)).replace("ENV", repr(slurm.env))
+    (tmp_path / "campaign.py").write_text(text.replace("PARAMS", repr(cluster.params)))
+
+    def campaign() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "campaign.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def one_is_done() -> bool:
+        if not (tmp_path / "results" / "sweep" / "journal.jsonl").exists():
+            return False
+        sweeper = ParamSweeper(tmp_path / "results" / "sweep", lease=None)
+        done = sweeper.stats().done
+        sweeper.close()
+        return bool(done)
+
+    first = campaign()
+    until(one_is_done, "one is done")
+    first.send_signal(how)
+    told = first.communicate(timeout=60)[1]
+    assert first.returncode == (130 if how == signal.SIGINT else -how), told
+    until(lambda: not holds(slurm), "its job ends")
+    second = campaign()
+    out, told = second.communicate(timeout=60)
+    assert out == f"{list(range(12))}\n", told
+    assert holds(slurm) == []
 
 
 def test_the_sample_of_the_guide(slurm: RealSlurm, tmp_path: Path) -> None:
