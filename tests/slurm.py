@@ -42,6 +42,7 @@ PATIENCE = 30.0
 """Seconds in which a daemon is there, or gone: a hang, not a speed."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOSTNAME = socket.gethostname().partition(".")[0]  # Slurm's daemons compare with the short one
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 
 CONFIG = """
@@ -80,30 +81,27 @@ PartitionName=down Nodes=ALL State=DOWN
 
 # All are daemons rather than children, without the tests' mark in their environment, so that the
 # leak guard does not take them for something that a test has left. The last one tidies up after a
-# script that was killed.
+# script that was killed; it has not the variable by which it knows the others.
 START = """
-folder=$1 owner=$2
+folder=$1 owner=$2 tidy=$3
 munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" \
     --pid-file="$folder/munge/pid" --log-file="$folder/munge/log" \
     --seed-file="$folder/munge/seed" || exit
 slurmctld -c || exit
 for name in {nodes}; do slurmd -N $name || exit; done
-(
-    tail --pid="$owner" -f /dev/null
-    [ -d "$folder" ] || exit
-    {kill}
-    rm -rf "$folder"
-) >/dev/null 2>&1 &
+env -u SLURM_CONF /bin/sh -c "$tidy" execo-slurm-tidy "$folder" "$owner" >/dev/null 2>&1 &
 """
 
-# What belongs to it has its folder in the environment, or is a daemon with a file of its pid.
-KILL = """
+TIDY = """
+tail --pid="$2" -f /dev/null
+[ -d "$1" ] || exit
 for round in 1 2; do
     for proc in /proc/[0-9]*; do
-        tr '\\0' '\\n' 2>/dev/null <$proc/environ | grep -qxF "SLURM_CONF=$folder/slurm.conf" &&
-            [ "${proc#/proc/}" != $$ ] && kill -KILL "${proc#/proc/}"
+        tr '\\0' '\\n' <$proc/environ | grep -qxF "SLURM_CONF=$1/slurm.conf" &&
+            kill -KILL "${proc#/proc/}"
     done
 done
+rm -rf "$1"
 """
 
 
@@ -188,21 +186,21 @@ class RealSlurm:
         with contextlib.ExitStack() as reserved:
             ports = [_reserved(reserved) for _ in range(1 + len(NODES))]
         lines = [
-            f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1"
+            f"NodeName={name} NodeHostname={HOSTNAME} NodeAddr=127.0.0.1"
             f" Port={port} CPUs=2 RealMemory=100"
             for name, port in zip(NODES, ports[1:], strict=True)
         ]
         (self.folder / "slurm.conf").write_text(
             CONFIG.format(
-                hostname=socket.gethostname(),
+                hostname=HOSTNAME,
                 ctld=ports[0],
                 folder=self.folder,
                 nodes="\n".join(lines),
             )
         )
-        script = START.replace("{nodes}", " ".join(NODES)).replace("{kill}", KILL)
+        script = START.replace("{nodes}", " ".join(NODES))
         _run(
-            *("/bin/sh", "-c", script, "execo-slurm", str(self.folder), str(os.getpid())),
+            *("/bin/sh", "-c", script, "execo-slurm", str(self.folder), str(os.getpid()), TIDY),
             env={"PATH": SYSTEM_PATH, **self.env},
             output=self.folder / "start.log",
         )

@@ -606,6 +606,25 @@ def test_a_job_of_oar_that_has_ended(oar_stub: Stub) -> None:
     assert oar_stub.calls("oardel") == []
 
 
+def test_a_job_of_oar_ends_with_its_script(oar_stub: Stub) -> None:
+    oar_stub.play("oarstat", oarstat(oar_job()))
+    text = LIVES.replace("Slurm", "Oar").replace("12", "36627")
+    script = subprocess.Popen(
+        [sys.executable, "-c", text, str(oar_stub.folder), "stay"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert script.stdout is not None
+    assert script.stdout.readline() == "36627\n"
+    script.kill()
+    script.communicate()
+    nap = threading.Event()
+    while not oar_stub.calls("oardel"):
+        nap.wait(0.1)
+    assert oar_stub.words("oardel") == ["36627"]
+
+
 def test_a_refusal_of_oar(oar_stub: Stub) -> None:
     oar_stub.play("oarsub", says(err="# ADMISSION RULE> ERROR : the queue is unknown\n", exit=6))
     with pytest.raises(SubmissionRefused, match="the queue is unknown"):

@@ -211,6 +211,31 @@ def test_the_job_of_a_script_that_is_killed_far_away(slurm: RealSlurm, cluster: 
     assert slurm.wait_for(job, *ENDED) == "COMPLETED"
 
 
+def test_the_job_of_a_script_that_is_killed_while_it_waits(slurm: RealSlurm) -> None:
+    script = subprocess.Popen(
+        [sys.executable, "-c", HOLDS.replace("2, ", "9, ").replace("ENV", repr(slurm.env)), "600"],
+        stdin=subprocess.PIPE,
+    )
+    until(lambda: "PENDING" in slurm.jobs().values(), "it is submitted")
+    threading.Event().wait(1)
+    script.kill()
+    script.communicate()
+    until(lambda: slurm.jobs() == {}, "its job ends")
+
+
+def test_a_lost_connection_is_not_the_end(slurm: RealSlurm, cluster: Cluster) -> None:
+    login = cluster.hosts[0]
+    queue = Slurm(login, cluster.params, env=slurm.env, interval=0.5)
+    with Allocation(2, scheduler=queue, lease=12) as nodes:
+        # Its keeper takes this for the end of the script, and cuts the job short, to 6 s.
+        cluster.fault(login, "close")
+        cluster.heal()
+        threading.Event().wait(12)
+        assert nodes.check()
+        assert slurm.jobs() == {nodes.job_id: "RUNNING"}
+    assert holds(slurm) == []
+
+
 def test_the_job_of_a_script_that_hangs(slurm: RealSlurm) -> None:
     script, job = begin(slurm, None, 5)
     script.send_signal(signal.SIGSTOP)
@@ -357,6 +382,22 @@ def test_nothing_of_it_is_left(slurm: RealSlurm) -> None:
         folder = another.folder
         assert another.jobs() == {}
     assert not folder.exists()
+    assert str(folder) not in Process("ps -ef", max_output=None).run().stdout
+    # And when the tests are killed.
+    text = "from slurm import *; one = RealSlurm(); one.start(); print(one.folder); input()"
+    tests = subprocess.Popen(
+        [sys.executable, "-uc", text],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert tests.stdout is not None
+    folder = Path(tests.stdout.readline().strip())
+    assert folder.exists()
+    tests.kill()
+    tests.communicate()
+    until(lambda: not folder.exists(), "its files are removed")
     assert str(folder) not in Process("ps -ef", max_output=None).run().stdout
     with pytest.raises(AllocationError):
         Allocation.adopt(job + "00", scheduler=Slurm(env=slurm.env)).open()
