@@ -133,7 +133,7 @@ def test_an_allocation_without_nodes_says_so(stub: Stub, cluster: Cluster) -> No
 def test_what_takes_too_long_is_not_begun(
     stub: Stub, cluster: Cluster, told: pytest.LogCaptureFixture
 ) -> None:
-    stub.play("squeue", says(jobs=[line(left="10:00")]))
+    stub.play("squeue", says(jobs=[line(left="20:00")]))
     one = made(cluster, duration=lambda combination: "0:09:00" if combination["n"] % 2 else 9999)
     assert list(one.main(["-c", "r"], hosts=nodes(stub, cluster)).values()) == [1, 3]
     assert states() == {"done": 2, "skipped": 0, "remaining": 2}
@@ -141,16 +141,19 @@ def test_what_takes_too_long_is_not_begun(
 
 
 def test_as_long_as_the_longest_so_far(cluster: Cluster, told: pytest.LogCaptureFixture) -> None:
-    begin = time.monotonic()
+    begin: list[float] = []
 
     def measure(trial: Trial) -> int:
+        begin.append(time.monotonic())
         threading.Event().wait(0.8)
         return 1
 
     one = made(cluster, factors={"n": list(range(99))})
     one.measure = measure  # type: ignore[method-assign]
     results = one.main(
-        ["-c", "r"], hosts=cluster.hosts[:1], remaining=lambda: begin + 4 - time.monotonic()
+        ["-c", "r"],
+        hosts=cluster.hosts[:1],
+        remaining=lambda: begin[0] + 4 - time.monotonic() if begin else 4,
     )
     assert 1 <= len(results) <= 5
     assert states()["skipped"] == 0
@@ -160,10 +163,21 @@ def test_as_long_as_the_longest_so_far(cluster: Cluster, told: pytest.LogCapture
 def test_what_runs_at_the_end_is_cancelled_and_stays_to_be_done(
     stub: Stub, cluster: Cluster, told: pytest.LogCaptureFixture
 ) -> None:
-    stub.play("squeue", says(jobs=[line(left="0:33")]))
+    def begun() -> list[Path]:
+        return [path for host in cluster.hosts for path in cluster.home(host).glob("*/begun")]
+
+    def end_comes() -> None:
+        while len(begun()) < 2:
+            threading.Event().wait(0.05)
+        stub.play("squeue", says(jobs=[line(left="0:31")]))
+
     one = made(cluster)
-    one.run = "sleep 1000"
-    assert one.main(["-c", "r"], hosts=nodes(stub, cluster)) == {}
+    one.run = "touch begun; sleep 1000"
+    thread = threading.Thread(target=end_comes)
+    thread.start()
+    # Such a lease makes it look each second.
+    assert one.main(["-c", "r"], hosts=nodes(stub, cluster, lease=5)) == {}
+    thread.join()
     assert "the time is over: 2 that run are cancelled" in told.text
     assert states() == {"done": 0, "skipped": 0, "remaining": 4}
     assert [path.name for host in cluster.hosts for path in cluster.home(host).iterdir()] == []

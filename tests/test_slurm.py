@@ -25,8 +25,9 @@ from execo.schedulers import (
 )
 from execo.testing import Cluster
 from slurm import NODES, RealSlurm
+from sshd import RealSshd
 
-pytest_plugins = ["slurm"]
+pytest_plugins = ["slurm", "sshd"]
 pytestmark = pytest.mark.slurm
 
 ENDED = ("", "COMPLETED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
@@ -133,6 +134,17 @@ def test_through_a_login_host(slurm: RealSlurm, cluster: Cluster) -> None:
     assert holds(slurm) == []
     with pytest.raises(SchedulerError, match=f"on {cluster.hosts[0]}: exited with 1: .*nowhere"):
         Allocation(scheduler=queue, options=["-p", "nowhere"]).open()
+
+
+@pytest.mark.sshd
+def test_an_ordinary_user_through_a_real_sshd(slurm: RealSlurm, sshd: RealSshd) -> None:
+    queue = Slurm(sshd.hosts(1)[0], env=slurm.env, interval=0.5)
+    with Allocation(2, scheduler=queue, lease=5) as nodes:
+        assert slurm.run("squeue", "-h", "-o", "%u").strip() == sshd.user()
+        threading.Event().wait(7)
+        assert nodes.check()
+        assert slurm.jobs() == {nodes.job_id: "RUNNING"}
+    assert holds(slurm) == []
 
 
 # -- what ends it ----------------------------------------------------------------------------------

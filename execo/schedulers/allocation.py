@@ -239,7 +239,7 @@ class Allocation(AbstractContextManager["Allocation"]):
 
     def release(self) -> None:
         """Give the nodes back: cancel the job, unless it is another's. Blocks until the scheduler
-        has understood, a minute at the most; says so in the log if it has not."""
+        has understood, for two minutes at the most; if it has not by then, the log says so."""
         self._release(None)
 
     def _release(self, patience: float | None) -> None:
