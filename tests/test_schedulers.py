@@ -40,7 +40,7 @@ TIMED_OUT = "slurm_load_jobs error: Socket timed out on send/recv operation\n"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("execo.schedulers.calls.SPACING", 0.01)
-    monkeypatch.setattr("execo.schedulers.allocation.MISSING", 0.5)
+    monkeypatch.setattr("execo.schedulers.following.MISSING", 0.5)
 
 
 @pytest.fixture

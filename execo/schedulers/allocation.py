@@ -7,7 +7,6 @@ import operator
 import os
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +18,8 @@ from execo.time_utils import Duration, format_duration, get_seconds, sleep
 
 from .calls import Backoff, CallFailed
 from .errors import AllocationError, AllocationTimeout, SchedulerError, SubmissionRefused
-from .job import Job, JobState, Request
+from .following import Following
+from .job import Request
 from .lease import Lease, job_script
 from .oar import Oar
 from .scheduler import Scheduler
@@ -31,9 +31,6 @@ __all__ = ["Allocation"]
 
 FRESH = 0.5
 """Seconds: a younger answer of the scheduler is as good as a new one, where one waits."""
-
-MISSING = 2.0
-"""Seconds for which a job must be missing in what the scheduler says before it has ended."""
 
 AT_EXIT = 20.0
 """Seconds in which all jobs are cancelled at the end of a script that has not done it."""
@@ -59,7 +56,7 @@ class Allocation(AbstractContextManager["Allocation"]):
     An :class:`~execo.engine.Experiment` opens one that is not open when it has something to do, and
     releases it after. It begins nothing that cannot end in time, see :meth:`remaining`.
 
-    Attributes: ``job_id``, a text, None before it is submitted; ``nodes``; ``scheduler``.
+    ``nodes``, ``walltime``, ``name`` (the whole one), ``options`` and ``scheduler`` are attributes.
 
     :param nodes: how many
     :param walltime: for how long: seconds, or a text ``H:MM:SS``; schedulers round it up
@@ -111,7 +108,6 @@ class Allocation(AbstractContextManager["Allocation"]):
         self.exclusive = exclusive
         # Its own: it is found by it when an answer is lost, and an id may be used again.
         self.name = f"{name}-{secrets.token_hex(4)}"
-        self.job_id: str | None = None
         self._begin(scheduler or slurm_here(), host, wait_timeout, margin, mine=True)
         if seconds is not None and self.scheduler.leases:
             self._lease = Lease(seconds)
@@ -128,16 +124,10 @@ class Allocation(AbstractContextManager["Allocation"]):
         self.scheduler = scheduler
         self.margin = get_seconds(margin)
         self.wait_timeout = get_seconds(wait_timeout)
-        self._host = host or Host
+        self._seen = Following(scheduler, self.name if mine else None, host or Host)
         self._mine = mine
         self._cancels = mine
         self._lease = None
-        self._lock = threading.Lock()
-        self._job: Job | None = None
-        self._hosts: list[Host] = []
-        self._end: float | None = None
-        self._over: str | None = None
-        self._missing_since: float | None = None
         self._upkeep: Upkeep | None = None
         self._opened = False
         self._released = False
@@ -163,13 +153,13 @@ class Allocation(AbstractContextManager["Allocation"]):
         if not str(job_id).isdigit():
             raise ValueError(f"the id of a job is a number, not {job_id!r}")
         made = cls.__new__(cls)
-        made.job_id = str(job_id)
         made.name = ""
         made.nodes = 0
         made.walltime = 0.0
         made.options = []
         made.exclusive = False
         made._begin(scheduler or slurm_here(), host, wait_timeout, margin, mine=False)
+        made._seen.id = str(job_id)
         made._cancels = cancel
         return made
 
@@ -190,10 +180,10 @@ class Allocation(AbstractContextManager["Allocation"]):
         kind, number = job_of_this_script()
         scheduler = scheduler or (slurm_here() if kind == "slurm" else Oar())
         made = cls.adopt(number, scheduler=scheduler, host=host, margin=margin, wait_timeout=30.0)
-        made._hosts = [Host(made._host(one.address)) for one in hosts_of_this_job()]
+        made._seen.hosts = [made._seen.named(one.address) for one in hosts_of_this_job()]
         end = end_of_this_job()
         if end is not None:
-            made._end = time.monotonic() + end - time.time()
+            made._seen.end = time.monotonic() + end - time.time()
         return made
 
     # -- the block -----------------------------------------------------------------------------
@@ -214,7 +204,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         try:
             if self._mine:
                 try:
-                    self.job_id = self.scheduler.submit(self._request())
+                    self._seen.id = self.scheduler.submit(self._request())
                 except SubmissionRefused:
                     self._cancels = False
                     raise
@@ -234,7 +224,7 @@ class Allocation(AbstractContextManager["Allocation"]):
         except BaseException:
             self.release()
             raise
-        logger.info("job %s has %d nodes", self.job_id, len(self._hosts))
+        logger.info("job %s has %d nodes", self.job_id, len(self._seen.hosts))
         return self
 
     def release(self) -> None:
@@ -246,10 +236,12 @@ class Allocation(AbstractContextManager["Allocation"]):
         if self._pid != os.getpid() or self._released or not self._opened:
             return  # a forked child has nothing to give back
         ended = True
-        if self._cancels and not self._has_ended():
+        # The name of another's job is known when it has been seen.
+        name = self.name if self._mine else getattr(self._seen.job, "name", "")
+        if self._cancels and name and not self._seen.ended:
             more = {} if patience is None else {"patience": patience}
             try:
-                self.scheduler.cancel(self.name, None if self._mine else self.job_id, **more)
+                self.scheduler.cancel(name, None if self._mine else self.job_id, **more)
                 logger.info("job %s is cancelled", self.job_id)
             except (SchedulerError, RuntimeError) as exc:
                 ended = False
@@ -262,9 +254,6 @@ class Allocation(AbstractContextManager["Allocation"]):
         if self._upkeep is not None:
             self._upkeep.stop(ended=ended)
 
-    def _has_ended(self) -> bool:
-        return self._job is not None and self._job.state is JobState.ENDED
-
     def __enter__(self) -> Self:
         return self if self._opened and not self._released else self.open()
 
@@ -272,6 +261,11 @@ class Allocation(AbstractContextManager["Allocation"]):
         self.release()
 
     # -- what it has ---------------------------------------------------------------------------
+
+    @property
+    def job_id(self) -> str | None:
+        """The scheduler's number of the job, a text; None before it is submitted."""
+        return self._seen.id
 
     @property
     def is_open(self) -> bool:
@@ -284,9 +278,9 @@ class Allocation(AbstractContextManager["Allocation"]):
 
         :raises AllocationError: it has none, yet
         """
-        if not self.is_open or not self._hosts:
+        if not self.is_open or not self._seen.hosts:
             raise AllocationError(f"{self!r} has no nodes: use it in a with block, or open() it")
-        return list(self._hosts)
+        return list(self._seen.hosts)
 
     def __iter__(self) -> Iterator[Host]:
         return iter(self.hosts)
@@ -302,23 +296,23 @@ class Allocation(AbstractContextManager["Allocation"]):
         as the scheduler has told lately; 0 when the job is over, however; None: no limit is known.
         Asks nobody, and does not block.
         """
-        if self._over is not None or self._released:
+        if self._seen.over is not None or self._released:
             return 0.0
-        if self._upkeep is not None and self._hosts and self._upkeep.lapsed:
+        if self._upkeep is not None and self._seen.hosts and self._upkeep.lapsed:
             return 0.0
-        if not self._hosts:
+        if not self._seen.hosts:
             return max(0.0, self.walltime - self.margin) if self._mine else None
-        if self._end is None:
+        if self._seen.end is None:
             return None
-        return max(0.0, self._end - self.margin - time.monotonic())
+        return max(0.0, self._seen.end - self.margin - time.monotonic())
 
     def check(self) -> bool:
         """Ask the scheduler whether the nodes are still ours. Blocks, for the time limit of one of
         its commands. No answer is no news: True then.
         """
-        if self.is_open and self._over is None:
+        if self.is_open and self._seen.over is None:
             try:
-                self._look(FRESH)
+                self._seen.look(FRESH)
             except SchedulerError as exc:
                 logger.info("job %s: %s", self.job_id, exc)
         return self.remaining() != 0.0
@@ -328,12 +322,14 @@ class Allocation(AbstractContextManager["Allocation"]):
             state = "not opened" if self._mine else f"job {self.job_id}, not opened"
         elif self._released:
             state = f"job {self.job_id}, released"
-        elif self._over is not None:
-            state = f"job {self.job_id}, over: {self._over}"
+        elif self._seen.over is not None:
+            state = f"job {self.job_id}, over: {self._seen.over}"
         else:
-            said = "submitted" if self._job is None else str(self._job)
+            said = "submitted" if self._seen.job is None else str(self._seen.job)
             left = self.remaining()
-            until = "" if left is None or not self._hosts else f", {format_duration(left)} left"
+            until = (
+                "" if left is None or not self._seen.hosts else f", {format_duration(left)} left"
+            )
             state = f"job {self.job_id}, {said}{until}"
         return f"<{type(self).__name__} {self._wish()}: {state}>"
 
@@ -355,15 +351,15 @@ class Allocation(AbstractContextManager["Allocation"]):
         limit = self.wait_timeout
         backoff = Backoff(0.5, self.scheduler.interval)
         failure: SchedulerError | None = None
-        known = bool(self._hosts)  # of this job
-        if known and self._end is not None:
+        known = bool(self._seen.hosts)  # of this job
+        if known and self._seen.end is not None:
             return
         told = ""
         pause = FRESH
         while True:
             try:
                 # Of many that wait, one asks for all.
-                self._look(pause)
+                self._seen.look(pause)
                 failure = None
             except SchedulerError as exc:
                 if isinstance(exc, CallFailed) and exc.hopeless and not known:
@@ -371,12 +367,12 @@ class Allocation(AbstractContextManager["Allocation"]):
                 if failure is None:
                     logger.warning("job %s: nothing is heard of it: %s", self.job_id, exc)
                 failure = exc
-            if self._over is not None:
-                raise AllocationError(f"job {self.job_id} {self._over}")
-            if self._hosts and self._job is not None:
+            if self._seen.over is not None:
+                raise AllocationError(f"job {self.job_id} {self._seen.over}")
+            if self._seen.hosts and self._seen.job is not None:
                 return
-            if self._job is not None and str(self._job) != told:
-                told = str(self._job)
+            if self._seen.job is not None and str(self._seen.job) != told:
+                told = str(self._seen.job)
                 logger.info("job %s waits: %s", self.job_id, told)
             left = None if limit is None else limit - (time.monotonic() - begin)
             if left is not None and left <= 0:
@@ -393,47 +389,8 @@ class Allocation(AbstractContextManager["Allocation"]):
             sleep(pause if left is None else min(pause, left))
 
     def _runs(self) -> bool:
-        self._look(self.scheduler.interval)
-        return self._over is None
-
-    def _look(self, max_age: float) -> None:
-        """:raises SchedulerError: no answer, which is no news of the job"""
-        job = self.scheduler.jobs(max_age).get(str(self.job_id))
-        with self._lock:
-            if self._over is None:
-                why = self._judge(job)
-                if why is not None:
-                    self._over = why
-                    if self._hosts:
-                        logger.warning("job %s %s", self.job_id, why)
-
-    def _judge(self, job: Job | None) -> str | None:
-        """Why it is over, None if it is not."""
-        before, had = self._job, bool(self._hosts)
-        if job is None:
-            # Once may be a controller that has just changed places with another.
-            if self._missing_since is None:
-                self._missing_since = self.scheduler.asked
-            if self.scheduler.asked < self._missing_since + MISSING:
-                return None
-            return "is not known to the scheduler any more" if before else "is not known"
-        self._missing_since = None
-        if self._mine and job.name != self.name:
-            return "has ended, and its id is another job's"
-        if before is not None and job.born != before.born:
-            return f"was requeued, or its id is another job's: {job}"
-        self._job = job
-        if not self._mine:
-            self.name = job.name
-        if job.state is JobState.ENDED:
-            return f"has ended: {job}"
-        if job.state is JobState.WAITING and had and before is not None:
-            return f"has lost its nodes: {job}"
-        if job.state is JobState.RUNNING and job.hosts:
-            self._end = None if job.left is None else job.at + job.left
-            if not had:
-                self._hosts = [Host(self._host(name)) for name in job.hosts]
-        return None
+        self._seen.look(self.scheduler.interval)
+        return self._seen.over is None
 
 
 _open: set[Allocation] = set()
