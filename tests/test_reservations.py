@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from execo import Remote, logger
+from execo import Remote
 from execo.engine import Experiment, NotEnoughHosts, ParamSweeper, Trial, experiment
 from execo.schedulers import Allocation, AllocationError, Slurm
 from execo.testing import Cluster
@@ -40,11 +40,9 @@ def stub(tmp_path: Path) -> Stub:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    logger.addHandler(caplog.handler)
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, "execo")
-    yield caplog
-    logger.removeHandler(caplog.handler)
+    return caplog
 
 
 def nodes(stub: Stub, cluster: Cluster, **more: Any) -> Allocation:

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from execo import Host, Remote, logger
+from execo import Host, Remote
 from execo.errors import HostSetError
 from execo.schedulers import (
     Allocation,
@@ -58,11 +58,9 @@ def slurm(stub: Stub) -> Slurm:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    logger.addHandler(caplog.handler)
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, "execo")
-    yield caplog
-    logger.removeHandler(caplog.handler)
+    return caplog
 
 
 def ask_until(done: Callable[[], bool], allocation: Allocation) -> None:
@@ -310,6 +308,23 @@ def test_nodes_that_do_not_come(stub: Stub, slurm: Slurm) -> None:
     with pytest.raises(AllocationTimeout, match=r"job 12 .* PENDING \(QOSMaxNodePerUserLimit\)"):
         allocation.open()
     assert stub.words("scancel") == [f"--me --name={allocation.name}"]
+
+
+def test_why_one_waits_is_told_once(
+    stub: Stub,
+    slurm: Slurm,
+    told: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("execo.schedulers.waiting.LONG", 0)
+    waits = [says(jobs=[line("PENDING", why=why)]) for why in ("Priority", "Resources")]
+    stub.play("squeue", waits[0], *waits, says(jobs=[line()]))
+    with Allocation(2, scheduler=slurm):
+        pass
+    said = [one.message for one in told.records if one.levelno == logging.WARNING]
+    assert said == [
+        f"job 12 waits for its nodes: PENDING ({why})" for why in ("Priority", "Resources")
+    ]
 
 
 def test_no_answer_while_waiting_comes_to_an_end(stub: Stub, slurm: Slurm) -> None:

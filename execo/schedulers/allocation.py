@@ -14,10 +14,9 @@ from typing import Self
 
 from execo.host import Host
 from execo.log import get_logger
-from execo.time_utils import Duration, format_duration, get_seconds, sleep
+from execo.time_utils import Duration, format_duration, get_seconds
 
-from .calls import Backoff, CallFailed
-from .errors import AllocationError, AllocationTimeout, SchedulerError, SubmissionRefused
+from .errors import AllocationError, SchedulerError, SubmissionRefused
 from .following import Following
 from .job import Request
 from .lease import Lease, job_script
@@ -26,6 +25,7 @@ from .scheduler import Scheduler
 from .slurm import slurm_here
 from .this_job import end_of_this_job, hosts_of_this_job, job_of_this_script
 from .upkeep import Upkeep
+from .waiting import Waiting
 
 __all__ = ["Allocation"]
 
@@ -219,7 +219,8 @@ class Allocation(AbstractContextManager["Allocation"]):
             )
             self._upkeep.watch_script()
             _release_at_exit()
-            self._wait_for_nodes()
+            tend = self._upkeep.watch_script
+            Waiting(self._seen, self.wait_timeout, self.scheduler.interval, tend).run()
             self._upkeep.start()
         except BaseException:
             self.release()
@@ -345,48 +346,6 @@ class Allocation(AbstractContextManager["Allocation"]):
         if not self._mine:
             return f"of {self.scheduler!r}"
         return f"of {self.nodes} nodes for {format_duration(self.walltime)}"
-
-    def _wait_for_nodes(self) -> None:
-        begin = time.monotonic()
-        limit = self.wait_timeout
-        backoff = Backoff(0.5, self.scheduler.interval)
-        failure: SchedulerError | None = None
-        known = bool(self._seen.hosts)  # of this job
-        if known and self._seen.end is not None:
-            return
-        told = ""
-        pause = FRESH
-        while True:
-            try:
-                # Of many that wait, one asks for all.
-                self._seen.look(pause)
-                failure = None
-            except SchedulerError as exc:
-                if isinstance(exc, CallFailed) and exc.hopeless and not known:
-                    raise
-                if failure is None:
-                    logger.warning("job %s: nothing is heard of it: %s", self.job_id, exc)
-                failure = exc
-            if self._seen.over is not None:
-                raise AllocationError(f"job {self.job_id} {self._seen.over}")
-            if self._seen.hosts and self._seen.job is not None:
-                return
-            if self._seen.job is not None and str(self._seen.job) != told:
-                told = str(self._seen.job)
-                logger.info("job %s waits: %s", self.job_id, told)
-            left = None if limit is None else limit - (time.monotonic() - begin)
-            if left is not None and left <= 0:
-                if known:
-                    logger.warning("job %s: nobody tells when it ends", self.job_id)
-                    return
-                raise AllocationTimeout(
-                    f"job {self.job_id} has got no nodes within {format_duration(limit or 0)}"
-                    f"{f': {told}' if told else ''}{f'; {failure}' if failure else ''}"
-                )
-            if self._upkeep is not None:
-                self._upkeep.watch_script()
-            pause = backoff.pause()
-            sleep(pause if left is None else min(pause, left))
 
     def _runs(self) -> bool:
         self._seen.look(self.scheduler.interval)
