@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -238,10 +239,14 @@ class RealSlurm:
 
 
 def _reserved(stack: contextlib.ExitStack) -> int:
-    """A port that was free; all of them at once, so that they differ."""
+    """A port that was free; all of them at once, so that they differ. None that the system gives to
+    whoever asks for any: it would be taken before a daemon listens."""
     one = stack.enter_context(socket.socket())
-    one.bind(("127.0.0.1", 0))
-    return int(one.getsockname()[1])
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def _run(
