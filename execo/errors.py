@@ -15,6 +15,8 @@
     │   └── CancelledError        it was given up before it started
     ├── ProcessesFailed           raised on request: some processes failed
     ├── ActionsFailed             raised on request: some actions failed
+    ├── schedulers.SchedulerError   a command of a scheduler has failed
+    ├── schedulers.AllocationError  there are no nodes, or not any more
     └── testing.ClusterError      the embedded cluster cannot be started, or is gone
 
 A failed process is data, not an exception: see ``Process.reason`` and ``Process.message``.

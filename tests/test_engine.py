@@ -537,8 +537,12 @@ def test_no_hosts_left_is_said_with_their_names(cluster: Cluster) -> None:
 
 
 def test_what_could_not_end_in_time_is_not_begun() -> None:
-    left = iter([100.0, None, 0.0])
-    engine = Sweeps(lambda _: None, {"n": range(5)}, remaining=lambda: next(left), needs=0)
+    seen: list[Attempt] = []
+
+    def remaining() -> float | None:
+        return [100.0, None, 0.0][len(seen)]
+
+    engine = Sweeps(seen.append, {"n": range(5)}, remaining=remaining, needs=0)
     engine.start(["-c", "r"])
     assert len(engine.stats.done) == 2
     assert len(engine.stats.remaining) == 3

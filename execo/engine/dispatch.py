@@ -31,6 +31,7 @@ from .combination import HashableDict
 from .host_pool import HostPool, NotEnoughHosts
 from .record import Record
 from .sweeper import ParamSweeper
+from .time_left import TimeLeft
 
 __all__ = ["Dispatcher", "OnInterrupt"]
 
@@ -42,7 +43,8 @@ LOSSES = 3
 """So many hosts that are lost under one combination are its fault: it would take all of them."""
 
 LOOK = 0.5
-"""Seconds between two looks at whether a signal has come."""
+"""Seconds between two looks at whether a signal has come, and at what is left of a reservation: its
+end may come early."""
 
 TERMINATED = 143
 """Exit code after SIGTERM, as shells have it."""
@@ -72,8 +74,8 @@ class Dispatcher:
     :param on_interrupt: what Ctrl-C means for those that run: ``wait`` for their end, or
       ``cancel`` them. A second one cancels them and does not wait. SIGTERM, which comes at the end
       of a reservation, always cancels
-    :param remaining: seconds that are left for all of it, None for no limit. What would take
-      longer than the longest so far is not begun
+    :param time_left: what would not end in time is not begun, and what has not ended in time is
+      cancelled
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Dispatcher:
         jobs: int | None = None,
         on_interrupt: OnInterrupt = "wait",
         record: Record | None = None,
-        remaining: Callable[[], float | None] | None = None,
+        time_left: TimeLeft | None = None,
     ) -> None:
         self._sweeper = sweeper
         self._pool = pool
@@ -97,8 +99,8 @@ class Dispatcher:
         self._jobs = jobs
         self._on_interrupt = on_interrupt
         self._record = record
-        self._remaining = remaining
-        self._longest = 0.0
+        self._time = time_left or TimeLeft()
+        self._too_long = False
         self._losses: Counter[HashableDict] = Counter()
         self._running: list[Attempt] = []
         # Its put() may interrupt itself, which is what a signal handler does.
@@ -137,6 +139,9 @@ class Dispatcher:
 
     def _next_message(self) -> _Ended | None:
         while True:
+            left = self._time.left()
+            if left is not None and left <= 0:
+                self._time_is_over()
             # A signal in the moment before a thread goes to sleep does not wake it, and the message
             # of its handler would wait for another one.
             with contextlib.suppress(queue.Empty):
@@ -153,9 +158,14 @@ class Dispatcher:
             if isinstance(self._needs, int) and not self._fits(self._needs):
                 return
             # A filter is given all that remain: not where nobody has to choose.
-            choose = None if isinstance(self._needs, int) else self._fitting
-            taken = self._sweeper.get_next(choose)
+            chosen = self._time.differs or not isinstance(self._needs, int)
+            self._too_long = False
+            taken = self._sweeper.get_next(self._fitting if chosen else None)
             if taken is None:
+                # While others run, their hosts may be what is lacking.
+                if self._too_long and not self._running:
+                    self._stopping = True
+                    self._tell_no_time("all that remain take longer")
                 return
             hosts = self._pool.take(self._need(taken))
             assert hosts is not None
@@ -175,6 +185,9 @@ class Dispatcher:
         """The first one that the hosts are enough for. If only the free ones are not, then none:
         small ones that overtake would keep it waiting for ever."""
         for one in todo:
+            if not self._time.fits(one):
+                self._too_long = True
+                continue
             count = self._need(one)
             if self._fits(count):
                 yield one
@@ -183,14 +196,22 @@ class Dispatcher:
                 return
 
     def _no_time_left(self) -> bool:
-        left = self._remaining() if self._remaining is not None else None
-        if left is None or left > self._longest:
+        if self._time.enough():
             return False
-        logger.warning(
-            "%s are left, the longest took %s: nothing more is begun",
-            *(format_duration(max(0.0, left)), format_duration(self._longest)),
-        )
+        self._tell_no_time(f"the longest took {format_duration(self._time.longest)}")
         return True
+
+    def _tell_no_time(self, why: str) -> None:
+        left = format_duration(max(0.0, self._time.left() or 0.0))
+        logger.warning("%s are left, %s: nothing more is begun", left, why)
+
+    def _time_is_over(self) -> None:
+        running = [attempt for attempt in self._running if not attempt.cancelled]
+        if running:
+            logger.warning("the time is over: %d that run are cancelled", len(running))
+        self._stopping = True
+        for attempt in running:
+            attempt.cancel()
 
     def _begin(self, combination: HashableDict, hosts: list[Host]) -> None:
         number = self._sweeper.entry(combination).attempts
@@ -210,6 +231,8 @@ class Dispatcher:
             ended.result = self._kept(self._measure(attempt))
         except BaseException as exc:  # noqa: BLE001 - told to the thread that decides
             ended.error = exc
+            observing.label.set(None)  # what is asked now is not of the combination
+            self._time.look()
         self._messages.put(ended)
 
     def _kept(self, result: Any) -> Any:
@@ -229,15 +252,17 @@ class Dispatcher:
         attempt, error = ended.attempt, ended.error
         combination = attempt.combination
         self._running.remove(attempt)
-        lost = unreachable(attempt, error)
+        # Of hosts that are not ours any more, no failure says anything.
+        over = error is not None and self._time.over
+        lost = {} if over else unreachable(attempt, error)
         dead = [host for host, why in lost.items() if self._put_aside(host, why)]
         self._pool.give_back(attempt.hosts)
         if error is None:
             self._sweeper.done(combination, result=ended.result)
-            self._longest = max(self._longest, time.time() - ended.began)
+            self._time.took(time.time() - ended.began)
             logger.info("done %s", _named(attempt))
             self._note(ended, "done")
-        elif attempt.cancelled or isinstance(error, AttemptCancelled):
+        elif attempt.cancelled or isinstance(error, AttemptCancelled) or over:
             self._sweeper.cancel(combination)
         elif dead:
             self._lose(combination, error)

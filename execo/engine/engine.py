@@ -26,6 +26,7 @@ from .masks import MASK, Masks, is_secret_name, masked_arguments
 from .record import Record
 from .redirect import copy_outputs, redirect_outputs
 from .sweeper import ParamSweeper
+from .time_left import TimeLeft
 
 __all__ = ["Engine", "logger"]
 
@@ -251,6 +252,7 @@ class Engine:
         needs: int | Callable[[HashableDict], int] = 1,
         make: Callable[[HashableDict, list[Host], int], Attempt] = Attempt,
         remaining: Callable[[], float | None] | None = None,
+        takes: Callable[[HashableDict], float | None] | None = None,
     ) -> None:
         """Hand out what is to be done, ``--jobs`` at once, until all is done, failed, or with
         others (new). Blocks; for :meth:`run`. Ctrl-C is understood as ``--on-interrupt`` says.
@@ -262,12 +264,15 @@ class Engine:
         :param sweeper: has the combinations
         :param measure: is given an :class:`~execo.engine.Attempt`, on a thread of its own; returns
           the result
-        :param hosts: all hosts
+        :param hosts: all hosts; an open :class:`~execo.schedulers.Allocation` knows what is left
         :param needs: how many of them a combination gets; 0: it runs here, one at a time unless
           ``--jobs`` says more
         :param make: makes attempts of a class of one's own
-        :param remaining: the seconds that are left of a reservation, None for no limit: what would
-          take longer than the longest so far is not begun
+        :param remaining: the seconds that are left of a reservation, None for no limit; must not
+          block. What would not end in time is not begun, and what has not is cancelled and stays to
+          be done. Default: those of an allocation
+        :param takes: the seconds that a combination takes at the most, None for not known. Default:
+          those of the longest so far
         :raises NotEnoughHosts: some need more hosts than there are, or than are left; all others
           are done
         :raises KeyboardInterrupt: after Ctrl-C
@@ -283,7 +288,7 @@ class Engine:
             jobs=self._option("jobs"),
             on_interrupt=self._on_interrupt(),
             record=self.record,
-            remaining=remaining,
+            time_left=TimeLeft(hosts, remaining, takes),
         ).run()
 
     def _option(self, name: str) -> Any:

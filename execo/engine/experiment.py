@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from execo.host import Hosts
-from execo.time_utils import Duration
+from execo.time_utils import Duration, get_seconds
 
 from .combination import HashableDict, checked
 from .experiment_engine import ExperimentEngine
@@ -84,6 +84,11 @@ class Experiment:
     timeout: Duration | None = None
     """Seconds for each command and each copy; then it is killed, and the attempt has failed."""
 
+    duration: Any = None
+    """Seconds that a combination takes at the most, all in all: a number, a text ``H:MM:SS``, or a
+    method that is given the combination. In a reservation, one that would not end in time is not
+    begun. None: the longest so far counts."""
+
     retries: int = 1
     """How often a combination that has failed comes again."""
 
@@ -134,11 +139,14 @@ class Experiment:
         """Run it, or go on with it, as the command line says: ``--help`` shows it. Blocks.
 
         :param arguments: None: those of the command line
-        :param hosts: those to use; by default those of ``--hosts``, which come first
+        :param hosts: those to use; by default those of ``--hosts``, which come first. An
+          :class:`~execo.schedulers.Allocation` that is not open is opened if there is something to
+          do, and released at the end; none for ``--dry-run``
         :param folder: for results; by default that of ``-c``, which comes first, or a new one in
           the working directory
         :param remaining: the seconds that are left of a reservation, see
-          :meth:`Engine.run_combinations() <execo.engine.Engine.run_combinations>`
+          :meth:`Engine.run_combinations() <execo.engine.Engine.run_combinations>`; an allocation
+          knows them
         :returns: combination that is done -> its result, in the order of the sweep, the earlier
           runs in the same folder included; empty after ``--dry-run``
         :raises SystemExit: wrong arguments; after Ctrl-C, with 130
@@ -190,6 +198,15 @@ class Experiment:
         """Whether :meth:`measure` is not the one of this class."""
         return getattr(self.measure, "__func__", None) is not Experiment.measure
 
+    def takes(self, combination: HashableDict) -> float | None:
+        """The seconds of ``duration``.
+
+        :raises ValueError, TypeError: that is no duration
+        """
+        asked = self.duration(combination) if callable(self.duration) else self.duration
+        seconds: float | None = get_seconds(asked)
+        return seconds
+
     def asked(self, name: str, trial: Trial) -> Any:
         """What ``put``, ``run`` or ``get`` is for this trial."""
         said = getattr(self, name)
@@ -231,4 +248,6 @@ def experiment(
     return make
 
 
-_METHODS = frozenset({"run", "main", "title", "combinations", "needs", "own_measure", "asked"})
+_METHODS = frozenset(
+    {"run", "main", "title", "combinations", "needs", "takes", "own_measure", "asked"}
+)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from execo.errors import ProcessesFailed
 from execo.host import Host, Hosts, get_hosts_list
 from execo.hostset import fold
 from execo.remote import Local, Remote
+from execo.schedulers import Allocation
 from execo.time_utils import Duration
 
 from .combination import HashableDict
@@ -44,6 +46,7 @@ class Described(Protocol):
     hosts: Any
     seed: int
     record: Mapping[str, Any] | None
+    duration: Any
     timeout: Duration | None
     connection_params: Any
 
@@ -54,6 +57,7 @@ class Described(Protocol):
 
     def combinations(self) -> list[HashableDict]: ...
     def needs(self, combination: HashableDict) -> int: ...
+    def takes(self, combination: HashableDict) -> float | None: ...
     def asked(self, name: str, trial: Trial) -> Any: ...
     def measure(self, trial: Trial) -> Any: ...
 
@@ -78,7 +82,8 @@ class ExperimentEngine(Engine):
         self.version = experiment.version
         self.results: dict[HashableDict, Any] = {}
         """Of what is done, after the run."""
-        self._hosts = get_hosts_list(hosts)
+        self._allocation = hosts if isinstance(hosts, Allocation) else None
+        self._hosts = get_hosts_list(hosts if self._allocation is None else None)
         self._folder = folder
         self._remaining = remaining
         super().__init__()
@@ -98,15 +103,50 @@ class ExperimentEngine(Engine):
         return super().make_record(folder, seeds=seeds, **{**asked, **more})
 
     def _all_hosts(self) -> list[Host]:
-        given = self.args.hosts
-        return HostPool(get_hosts_list(given.split()) if given else self._hosts).hosts
+        hosts: Hosts = self._hosts
+        if self.args.hosts:
+            hosts = get_hosts_list(self.args.hosts.split())
+        elif self._allocation is not None and self._allocation.is_open:
+            hosts = self._allocation.hosts
+        return HostPool(hosts).hosts
 
     def run(self) -> None:
         """All combinations that are to be done."""
-        hosts = self._all_hosts()
         combinations = self.experiment.combinations()
-        if missing := _missing(self.experiment, combinations, hosts):
-            raise NotEnoughHosts(f"{missing}: say more by --hosts")
+        for one in combinations:
+            self.experiment.takes(one)  # what is wrong with it is told before anything runs
+        with self._allocated(combinations):
+            self._run(combinations)
+
+    @contextmanager
+    def _allocated(self, combinations: list[HashableDict]) -> Iterator[None]:
+        """Opens the allocation, if nodes are needed and nobody else has."""
+        one = self._allocation
+        if one is None or one.is_open or self.args.hosts or not self._anything_to_do(combinations):
+            yield
+            return
+        missing = one.nodes and _missing(self.experiment, combinations, _made_up(one.nodes))
+        if missing:  # not after hours in a queue
+            raise NotEnoughHosts(f"{missing}: ask for more nodes")
+        with one:
+            yield
+
+    def _anything_to_do(self, combinations: list[HashableDict]) -> bool:
+        if not self._place(SWEEP).exists():
+            return bool(combinations)
+        sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
+        states = sweeper.stats()
+        sweeper.close()
+        again = states.skipped if self.args.retry_failed else ()
+        # What others have in progress may be of scripts that are gone.
+        return bool(states.remaining or states.inprogress or again)
+
+    def _run(self, combinations: list[HashableDict]) -> None:
+        hosts = self._all_hosts()
+        if hosts or self._allocation is None:
+            missing = _missing(self.experiment, combinations, hosts)
+            if missing:
+                raise NotEnoughHosts(f"{missing}: say more by --hosts")
         if hosts:
             self._get_to_know(hosts)
         sweeper = ParamSweeper(
@@ -126,14 +166,16 @@ class ExperimentEngine(Engine):
             if self.args.retry_failed:
                 sweeper.reset()
             constant = self.experiment.hosts
+            limited = hosts and self._allocation is not None and not self.args.hosts
             self.run_combinations(
                 sweeper,
                 self._measure,
-                hosts=hosts,
+                hosts=self._allocation if limited else hosts,
                 # A number spares the sweeper from showing all that remain, each time.
                 needs=constant if type(constant) is int else self.experiment.needs,
                 make=self._trial,
                 remaining=self._remaining,
+                takes=None if self.experiment.duration is None else self.experiment.takes,
             )
         finally:
             self.results = sweeper.results
