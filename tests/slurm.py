@@ -130,7 +130,9 @@ class RealSlurm:
 
         :raises RuntimeError: it has failed; with what it wrote to stderr
         """
-        return _run(*command, env={"PATH": SYSTEM_PATH, **self.env}, stdin=stdin, check=check)
+        env = {"PATH": SYSTEM_PATH, **self.env}
+        # There, jobs put what they print.
+        return _run(*command, env=env, stdin=stdin, check=check, cwd=self.folder)
 
     def jobs(self, states: str = "PENDING,CONFIGURING,RUNNING,COMPLETING") -> dict[str, str]:
         """Those that hold nodes or wait for some, or are in other states: id -> state."""
@@ -255,6 +257,7 @@ def _run(
     stdin: str = "",
     check: bool = True,
     output: Path | None = None,
+    cwd: Path | None = None,
 ) -> str:
     """:param output: a file for what it writes: daemons that it leaves would keep a pipe open"""
     with contextlib.ExitStack() as stack:
@@ -262,6 +265,7 @@ def _run(
         done = subprocess.run(
             command,
             env=env,
+            cwd=cwd,
             input=stdin,
             stdout=file,
             stderr=subprocess.PIPE if output is None else subprocess.STDOUT,

@@ -66,10 +66,10 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def ask_until(done: Callable[[], bool], allocation: Allocation) -> None:
     """What its own thread would do in time."""
     nap = threading.Event()
-    for _ in range(100):
+    for _ in range(300):
         if done():
             return
-        nap.wait(0.3)
+        nap.wait(0.1)
         allocation.check()
     raise AssertionError(repr(allocation))
 
