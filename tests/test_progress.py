@@ -524,11 +524,12 @@ def test_a_forked_child_can_print_and_show() -> None:
         "threading.Thread(target=read, daemon=True).start()\n"
         "with show(Local('sleep 1').start()):\n"
         "    for _ in range(20):\n"
-        "        if not os.fork():\n"
+        "        child = os.fork()\n"
+        "        if not child:\n"
         "            print('child', file=sys.stderr)\n"
         "            with show(Local('true')): pass\n"
         "            os._exit(7)\n"
-        "        assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\n"
+        "        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
         "        time.sleep(0.03)\n"
         "print('done')\n",
         TERM="xterm",
