@@ -11,11 +11,12 @@ from typing import Any
 from execo.errors import ExecoError
 
 from .combination import HashableDict, revived
-from .entries import Ledger, State
+from .entries import State
 from .line_file import read_lines
 from .manifest import FORMAT, MANIFEST
 from .run import OUTPUTS, ActionRow, ProcessRow, ResultRow, Run, output_name
-from .sweeper import JOURNAL, SWEEPS
+from .saved_sweep import saved_sweep
+from .shared_ledger import JOURNAL, ledger_of
 
 __all__ = ["EVENTS", "RESULTS", "LoadError", "first_numbers", "load"]
 
@@ -237,11 +238,8 @@ def _sweeps(
         if not (place / JOURNAL).exists():
             continue
         # Not by opening a sweeper: that takes locks and may write.
-        ledger = Ledger()
-        wrong = ledger.follow(list(read_lines(place / JOURNAL, faults)))
-        faults += [f"{place.name}/{JOURNAL}: {fault}" for fault in wrong]
-        saved = _saved(place, faults)
-        ledger.set_sweep(saved or list(ledger.entries))
+        ledger = ledger_of(place / JOURNAL, faults)
+        ledger.set_sweep(saved_sweep(place, faults) or list(ledger.entries))
         for one in ledger.of(*State):
             entry = ledger.entries[one]
             combinations.append(one)
@@ -259,23 +257,3 @@ def _sweeps(
                     )
                 )
     return list(dict.fromkeys(combinations)), states, rows
-
-
-def _saved(folder: Path, faults: list[str]) -> list[HashableDict]:
-    """The combinations that were saved beside a journal."""
-    try:
-        lines = (folder / SWEEPS).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            one = revived(json.loads(line))
-            if not isinstance(one, HashableDict):
-                raise ValueError("not a combination")
-            found.append(one)
-        except _MISTAKES as exc:
-            faults.append(f"{folder.name}/{SWEEPS}, line {number}: {exc}; it is passed over")
-    return found
