@@ -6,6 +6,7 @@ PYTEST_DONT_REWRITE: a test module may import this one before pytest takes it as
 from __future__ import annotations
 
 import dis
+import functools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 import pytest
@@ -122,7 +123,7 @@ class At:
         self.left = number
         self._what = what
         self._where_signals = where_signals
-        self._last: dict[FrameType, str] = {}
+        self._last: dict[FrameType, int] = {}
 
     def __enter__(self) -> Self:
         sys.settrace(self._trace)
@@ -137,11 +138,23 @@ class At:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            last = self._last.get(frame, "")
-            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if not self._where_signals or last.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+            last = self._last.get(frame, -1)
+            self._last[frame] = frame.f_lasti
+            if not self._where_signals or _signals_between(frame.f_code, last, frame.f_lasti):
                 self.left -= 1
                 if self.left == 0:
                     sys.settrace(None)
                     self._what()
         return self._trace
+
+
+@functools.cache
+def _signals_between(code: CodeType, last: int, now: int) -> bool:
+    """Whether Python runs signal handlers between these instructions. What they raise comes from
+    the first one, and here from the second: that must be the same to those who catch it."""
+    if last < 0 or not dis.opname[code.co_code[last]].startswith(
+        ("CALL", "RESUME", "JUMP_BACKWARD")
+    ):
+        return False
+    ranges = dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    return all((one.start <= last < one.end) == (one.start <= now < one.end) for one in ranges)

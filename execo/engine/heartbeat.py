@@ -36,6 +36,9 @@ class Heartbeat:
             threading.Thread(target=self._run, name="execo-sweeper", daemon=True).start()
         except RuntimeError:  # the interpreter ends, or there are too many threads
             self._runs = False
+        except BaseException:
+            self._runs = False
+            raise
 
     def stop(self) -> None:
         """At once; for good."""

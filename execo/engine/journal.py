@@ -361,6 +361,9 @@ class _Sync:
         except RuntimeError:  # the interpreter ends, or there are too many threads
             self._dirty = False
             self._write()
+        except BaseException:
+            self._dirty = False
+            raise
 
     def _run(self) -> None:
         with self._condition:
