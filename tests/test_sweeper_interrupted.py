@@ -20,6 +20,7 @@ from sweeping_rounds import killed_at_random
 pytest_plugins = ["sweeping"]
 pytestmark = pytest.mark.usefixtures("sweepers_end")
 
+COMBINATIONS = sweep({"n": range(8)})
 STEP = max(1, 9 // ROUNDS)
 """Every so many instructions: all of them with EXECO_ROUNDS=9."""
 
@@ -54,26 +55,30 @@ def agrees(folder: Path, sweeper: ParamSweeper) -> None:
     fresh.close()
 
 
-def test_killed_at_any_instruction(folder: Path) -> None:
-    sweeper = ParamSweeper(folder, sweep({"n": range(200)}), lease=None)
-    sweeper.get_next()
-
-    def child(number: int) -> None:
+def test_killed_at_any_instruction(tmp_path: Path) -> None:
+    def child(sweeper: ParamSweeper, number: int) -> None:
         with At(number, lambda: os.kill(os.getpid(), signal.SIGKILL), where_signals=False):
             work(sweeper)
 
-    done = set(sweeper.get_done())
-    number, status = 1, signal.SIGKILL
+    number, status = 1, int(signal.SIGKILL)
     while status == signal.SIGKILL:
-        status = signal.Signals(fork(partial(child, number)) or signal.SIGTERM)
+        folder = tmp_path / str(number)
+        sweeper = ParamSweeper(folder, COMBINATIONS, lease=None)
+        sweeper.done(sweeper.get_next() or {})
+        held = sweeper.get_next()
+        status = fork(partial(child, sweeper, number))
+        assert COMBINATIONS[0] in sweeper.get_done()
         sweeper.update()
-        assert len(sweeper.get_inprogress()) == 1, "ours alone"
-        assert done <= sweeper.get_done()
-        done = sweeper.get_done()
+        assert sweeper.get_inprogress() == {held}
         agrees(folder, sweeper)
+        left = sweeper.get_next_batch(9)
+        assert len(left) + len(sweeper.get_done()) + 1 == len(COMBINATIONS)
+        sweeper.done_batch([*left, COMBINATIONS[1]])
+        agrees(folder, sweeper)
+        sweeper.close()
         number += 37 * STEP
+    assert status == 0
     assert number > 2000
-    sweeper.close()
 
 
 def test_a_handler_raises_anywhere(tmp_path: Path) -> None:
