@@ -81,18 +81,24 @@ def peer_with_held(scale: float) -> Numbers:
 
 
 def work(
-    classes: tuple[Any, Any], folder: str, number: int, ready: Any, go: Any, found: Any
+    classes: tuple[Any, Any],
+    folder: str,
+    number: int,
+    seconds: float,
+    ready: Any,
+    go: Any,
+    found: Any,
 ) -> None:
     sweeper_class, sweep = classes
     sweeper = sweeper_class(folder, combinations(sweep, number))
     ready.put(1)
     go.wait()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     done = 0
     while time.monotonic() < end and (one := sweeper.get_next()):
         sweeper.done(one)
         done += 1
-    found.put((done, time.monotonic() - end + SECONDS))
+    found.put((done, time.monotonic() - end + seconds))
 
 
 def contending(classes: tuple[Any, Any], scale: float) -> Numbers:
@@ -103,7 +109,7 @@ def contending(classes: tuple[Any, Any], scale: float) -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         ready, found, go = fork.Queue(), fork.Queue(), fork.Event()
         gc.freeze()
-        arguments = (classes, folder, number, ready, go, found)
+        arguments = (classes, folder, number, max(1.0, SECONDS * scale), ready, go, found)
         processes = [fork.Process(target=work, args=arguments) for _ in range(workers)]
         for process in processes:
             process.start()
@@ -163,6 +169,7 @@ def figures(bench: Bench) -> None:
     one, peer = bench.measure("alone", "peer_alone")
     bench.below(f"a pair, of {number} combinations", one["ms"], 0.5, "ms")
     bench.faster("the same, beside execo 2.8.2", one["ms"], peer["ms"], 1.5, "ms")
+    bench.show("the same, of the processor", one["cpu"], peer["cpu"], "ms CPU")
     (small,) = bench.measure("few")
     bench.at_most("the same, beside a fiftieth of them", one["cpu"], small["cpu"], 1.5, "ms CPU")
     held, peer_held = bench.measure("with_held", "peer_with_held")
