@@ -1,85 +1,24 @@
-"""ParamSweeper: hands out each combination once, to any number of processes, and loses nothing."""
+"""ParamSweeper, used by one script: hands out each combination once, and remembers."""
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
-import os
-import pickle
-import resource
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
+import math
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from execo.engine import HashableDict, ParamSweeper, sweep
-from execo.engine import holder as holder_module
-from execo.engine.journal import Journal, JournalError, refuse_mount
+from sweeping import SWEEP
 
-ROOT = Path(__file__).resolve().parent.parent
-SWEEP = sweep({"a": [1, 2], "b": ["x", "y"]})
-PATIENCE = 60
-
-
-@pytest.fixture(autouse=True)
-def sweepers_end() -> Iterator[None]:
-    yield
-    for thread in threading.enumerate():
-        if thread.name in ("execo-journal", "execo-sweeper"):
-            thread.join(PATIENCE)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "sweep"
-
-
-@pytest.fixture
-def sweeper(folder: Path) -> Iterator[ParamSweeper]:
-    made = ParamSweeper(folder, SWEEP, lease=0.4)
-    yield made
-    made.close()
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-
-
-def run(source: str, *arguments: object, kill_at: str | None = None) -> str:
-    """A script's stdout; killed by SIGKILL as soon as it prints ``kill_at``."""
-    script = subprocess.Popen(
-        [sys.executable, "-c", HEAD + textwrap.dedent(source), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert script.stdout is not None
-    with script:
-        if kill_at is not None:
-            assert script.stdout.readline().strip() == kill_at
-            script.kill()
-        output = script.communicate(timeout=PATIENCE)[0]
-    assert script.returncode == (0 if kill_at is None else -signal.SIGKILL)
-    return output
-
-
-HEAD = """
-import os, signal, sys, threading, time
-from execo.engine import ParamSweeper, sweep
-SWEEP = sweep({"a": [1, 2], "b": ["x", "y"]})
-folder = sys.argv[1]
-"""
-
-
-# -- handing out ------------------------------------------------------------------------------
+pytest_plugins = ["sweeping"]
+pytestmark = pytest.mark.usefixtures("sweepers_end")
 
 
 def test_each_is_handed_out_once_in_order(sweeper: ParamSweeper) -> None:
@@ -219,384 +158,236 @@ def test_saved_sweeps(folder: Path) -> None:
         again.close()
 
 
-# -- several at once --------------------------------------------------------------------------
+def test_a_filter_gets_a_set_in_the_order_of_the_sweep(sweeper: ParamSweeper) -> None:
+    """With all that sets can do: filters of execo 2 use it."""
+    seen: list[Any] = []
 
+    def choose(left: set[HashableDict]) -> list[HashableDict]:
+        seen.append(list(left))
+        seen.append({type(left), type(left.copy())})
+        seen.append(left.difference([SWEEP[0]]) == left - {SWEEP[0]} == set(SWEEP[1:]))
+        seen.append(sorted(left.copy(), key=str) == sorted(SWEEP, key=str))
+        left.discard(SWEEP[1])
+        return [one for one in left if one != SWEEP[0]]
 
-def test_threads_share_one(sweeper: ParamSweeper) -> None:
-    combinations = sweep({"n": range(400)})
-    sweeper.set_sweeps(combinations)
-    taken: list[HashableDict] = []
-
-    def work() -> None:
-        while one := sweeper.get_next():
-            taken.append(one)
-            sweeper.done(one)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert sorted(one["n"] for one in taken) == list(range(400))
-    assert len(sweeper.get_done()) == 400
-
-
-def test_two_of_one_process_exclude_each_other(folder: Path, sweeper: ParamSweeper) -> None:
-    other = ParamSweeper(folder, SWEEP)
-    assert [sweeper.get_next(), other.get_next(), sweeper.get_next()] == SWEEP[:3]
-    sweeper.cancel(SWEEP[0])
-    assert SWEEP[0] in other.get_remaining()
-    other.close()  # gives back the file, and not the lock of the other one
+    assert sweeper.get_next(choose) == SWEEP[2]
+    assert seen[0] == SWEEP
+    assert all(issubclass(kind, set) for kind in seen[1])
+    assert seen[2:] == [True, True]
     assert sweeper.get_next() == SWEEP[0]
+    assert sweeper.get_next() == SWEEP[1], "what was discarded is discarded there alone"
 
 
-def test_processes_share_a_folder(folder: Path) -> None:
-    source = """
-        sweeper = ParamSweeper(folder, sweep({"n": range(300)}))
-        while one := sweeper.get_next():
-            print(one["n"])
-            sweeper.done(one)
-    """
-    outputs: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: outputs.append(run(source, folder))) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert sorted(map(int, "".join(outputs).split())) == list(range(300))
-
-
-def test_a_forked_child_is_somebody_else(folder: Path, sweeper: ParamSweeper) -> None:
-    assert sweeper.get_next() == SWEEP[0]
-
-    def child() -> None:
-        assert sweeper.get_next() == SWEEP[1]
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
-    assert sweeper.get_inprogress() == {SWEEP[0], SWEEP[1]}
-    sweeper.update()
-    assert sweeper.get_inprogress() == {SWEEP[0]}, "what the dead child held is free, ours is not"
-
-
-# -- those that are gone ----------------------------------------------------------------------
-
-
-def test_what_the_killed_held_is_handed_out_again(folder: Path, sweeper: ParamSweeper) -> None:
-    source = """
-        sweeper = ParamSweeper(folder, SWEEP)
-        sweeper.done(sweeper.get_next())
-        sweeper.get_next()
-        print("ready", flush=True)
-        time.sleep(100)
-    """
-    run(source, folder, kill_at="ready")
-    assert sweeper.get_done() == {SWEEP[0]}
-    assert list(sweeper.holders()) == [SWEEP[1]]
-    assert sweeper.get_next_batch(4) == SWEEP[1:]
-    assert "taken back: process" in sweeper.explain(SWEEP[1])
-
-
-def test_a_living_one_keeps_what_it_holds(folder: Path, sweeper: ParamSweeper) -> None:
-    assert sweeper.get_next() == SWEEP[0]
-    source = """
-        sweeper = ParamSweeper(folder, SWEEP)
-        print(len(sweeper.get_next_batch(9)), len(sweeper.get_inprogress()))
-    """
-    assert run(source, folder).split() == ["3", "4"]
-
-
-class Elsewhere:
-    """Another machine, as far as this process can tell."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._patch = monkeypatch
-
-    def __enter__(self) -> None:
-        holder_module._holder.cache_clear()
-        self._patch.setattr(holder_module, "_boot", lambda: "another one")
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._patch.undo()
-        holder_module._holder.cache_clear()
-
-
-def test_another_machine_keeps_it_as_long_as_it_gives_signs_of_life(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_script_does_to_its_combination_stays_there(
+    folder: Path, sweeper: ParamSweeper
 ) -> None:
-    with Elsewhere(monkeypatch):
-        far = ParamSweeper(folder, SWEEP, lease=0.4)
-        assert far.get_next() == SWEEP[0]
-    near = ParamSweeper(folder, SWEEP, lease=3.0)
-    nap = threading.Event()
-    deadline = time.monotonic() + 4
-    while time.monotonic() < deadline:  # its thread says so more often than that
-        assert near.get_next_batch(9) == [] or near.get_inprogress() == set(SWEEP)
-        nap.wait(0.2)
-    assert any(line["do"] == "beat" for line in lines(folder))
-    far.close()
-    deadline = time.monotonic() + PATIENCE
-    while (taken := near.get_next()) is None and time.monotonic() < deadline:
-        nap.wait(0.1)
-    assert taken == SWEEP[0]
-    assert "no sign of life for" in near.explain(SWEEP[0])
-    near.close()
-
-
-def test_without_a_lease_nothing_is_taken_back(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Elsewhere(monkeypatch):
-        far = ParamSweeper(folder, SWEEP, lease=None)
-        assert far.get_next() == SWEEP[0]
-        far.close()
-    near = ParamSweeper(folder, SWEEP, lease=None)
-    assert near.get_next_batch(9) == SWEEP[1:]
-    near.close()
-    assert not [line for line in lines(folder) if line["do"] in ("beat", "free")]
-
-
-def test_done_too_late_counts_once_and_is_marked(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Elsewhere(monkeypatch):
-        far = ParamSweeper(folder, SWEEP[:1], lease=None)
-        assert far.get_next() == SWEEP[0]
-    near = ParamSweeper(folder, SWEEP[:1], lease=0.01)
-    deadline = time.monotonic() + PATIENCE
-    while near.get_next() is None:
-        assert time.monotonic() < deadline
-    far.done(SWEEP[0], result=1)
-    near.done(SWEEP[0], result=2)
-    entry = near.entry(SWEEP[0])
-    assert (entry.result, entry.late) == (1, True)
-    assert "done (late)" in near.explain(SWEEP[0])
-    assert "done (again)" in near.explain(SWEEP[0])
-    assert str(near) == "sweep <1 total, 1 done, 0 skipped, 0 in progress, 0 remaining>"
-    far.close()
-    near.close()
-
-
-def test_what_was_taken_back_is_not_ours_to_cancel(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    sweeper = ParamSweeper(folder, SWEEP[:1])
-    other = ParamSweeper(folder, SWEEP[:1])
-    assert sweeper.get_next() == SWEEP[0]
-    other.reset(reset_inprogress=True)
-    assert other.get_next() == SWEEP[0]
-    sweeper.cancel(SWEEP[0])
-    sweeper.skip(SWEEP[0])
-    sweeper.failed(SWEEP[0], "x")
-    assert other.get_inprogress() == {SWEEP[0]}
-    assert "is held by process" in caplog.text
-    sweeper.close()
-    other.close()
-
-
-# -- the file ---------------------------------------------------------------------------------
-
-
-def test_a_torn_line_counts_as_not_written(folder: Path, sweeper: ParamSweeper) -> None:
-    sweeper.done(SWEEP[0])
-    with (folder / "journal.jsonl").open("a") as file:
-        file.write('{"do":"done","at":1,"by":0,"n":')
-    assert sweeper.get_done() == {SWEEP[0]}
-    sweeper.done(SWEEP[1])
-    again = ParamSweeper(folder, SWEEP)
-    assert again.get_done() == sweeper.get_done() == set(SWEEP[:2])
-    assert again.get_next() == SWEEP[2]
-    assert again._journal.faults == []
-    again.close()
-
-
-def test_a_corrupt_line_is_named_and_the_rest_is_used(
-    folder: Path, sweeper: ParamSweeper, caplog: pytest.LogCaptureFixture
-) -> None:
-    sweeper.done_batch(SWEEP[:3])
-    path = folder / "journal.jsonl"
-    text = path.read_text().splitlines(keepends=True)
-    text[2] = "\x00\x00 rubbish\n"
-    text.insert(3, '{"do":"jump","at":1,"by":0}\n')
-    text.insert(4, "[1,2]\n")
-    path.write_text("".join(text))
-    before = path.read_bytes()
-    caplog.set_level(logging.WARNING)
-    again = ParamSweeper(folder, SWEEP)
-    assert f"{path}, line 3: not a line of a journal" in caplog.text
-    assert "'jump'" in caplog.text
-    assert again.get_done() >= {SWEEP[0]}
-    assert path.read_bytes() == before
-    again.close()
-
-
-def test_cut_at_any_byte(folder: Path, sweeper: ParamSweeper, tmp_path: Path) -> None:
-    """What a copy made in the middle, or a lost tail, leaves: what stands there counts."""
-    for one in sweeper.get_next_batch(3):
-        sweeper.done(one, result={"x": 1})
-    whole = (folder / "journal.jsonl").read_bytes()
-    for cut in range(len(whole) + 1):
-        copy = tmp_path / f"copy{cut}"
-        copy.mkdir()
-        (copy / "journal.jsonl").write_bytes(whole[:cut])
-        with_rest = ParamSweeper(copy, SWEEP)
-        done = whole[:cut].count(b'"done"') - (b'"done"' in whole[:cut].rpartition(b"\n")[2])
-        assert len(with_rest.get_done()) == done
-        left = with_rest.get_next_batch(9)
-        with_rest.done_batch(left)
-        assert with_rest._journal.faults == []
-        with_rest.close()
-        again = ParamSweeper(copy, SWEEP)
-        assert len(again.get_done()) >= done + len(left)
-        again.close()
-
-
-def test_a_full_disk_is_said_and_nothing_counts(sweeper: ParamSweeper) -> None:
     one = sweeper.get_next()
     assert one is not None
-    size = (sweeper.folder / "journal.jsonl").stat().st_size
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
-        with pytest.raises(OSError, match=r"journal\.jsonl|too large"):
-            sweeper.done(one)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert sweeper.get_done() == set()
-    sweeper.done(one)
-    again = ParamSweeper(sweeper.folder, SWEEP)
-    assert again.get_done() == {one}
-    again.close()
-
-
-def test_closed_or_removed(folder: Path, sweeper: ParamSweeper) -> None:
-    (folder / "journal.jsonl").unlink()
-    with pytest.raises(JournalError, match=r"removed while in use.*journal\.jsonl"):
-        sweeper.get_next()
-    sweeper.close()
-    with pytest.raises(JournalError, match="has been closed"):
-        sweeper.get_next()
-
-
-def test_what_is_done_is_on_the_disk_within_a_second(
-    sweeper: ParamSweeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[float] = []
-    ready = threading.Event()
-
-    def fsync(number: int) -> None:
-        synced.append(time.monotonic())
-        ready.set()
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    began = time.monotonic()
-    for one in sweeper.get_next_batch(4):
+    one["host"] = "somewhere"
+    with pytest.raises(ValueError, match="no combination"):
         sweeper.done(one)
-    assert ready.wait(PATIENCE)
-    assert len(synced) == 1, "at most once a second"
-    assert synced[0] - began < PATIENCE
+    del one["host"]
+    result = {"times": [1, 2]}
+    sweeper.done(one, result=result)
+    result["times"].append(3)
+    assert sweeper.results == {SWEEP[0]: {"times": [1, 2]}}
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "refused"),
+    "result",
     [
-        ("nfs4", "rw,nolock", "nolock"),
-        ("nfs", "rw,local_lock=all,vers=3", "local_lock=all"),
-        ("nfs", "rw,local_lock=posix", "local_lock=posix"),
-        ("nfs4", "rw,local_lock=none", ""),
-        ("nfs", "rw,local_lock=flock", ""),
-        ("fuse.sshfs", "rw", "kind fuse.sshfs"),
-        ("ext4", "rw,nolock", ""),
+        0,
+        "",
+        False,
+        [],
+        {"a": {"b": [None, 1.5, "\udcff \u0000 \u2028 \n é 文 😀"]}},
+        [math.inf, -math.inf],
+        "x" * 3_000_000,
+        {str(at): at for at in range(50_000)},
+        10**4000,
     ],
+    ids=lambda result: str(result)[:20].encode("ascii", "replace").decode(),
 )
-def test_mounts_whose_locks_would_not_hold(
-    tmp_path: Path, kind: str, options: str, refused: str
-) -> None:
-    real = os.path.realpath(tmp_path)
-    place = real.replace(" ", "\\040")
-    mounts = (
-        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
-        f"40 22 0:40 / {place} rw shared:3 - {kind} server:/x {options}\n"
-        "41 22 0:41 / /elsewhere rw - nfs server:/y nolock\n"
-    )
-    inside = tmp_path / "deep" / "down"
-    if refused:
-        with pytest.raises(JournalError, match=f"{refused}: locks would not hold"):
-            refuse_mount(inside, mounts)
-    else:
-        refuse_mount(inside, mounts)
-
-
-# -- folders of execo 2 -----------------------------------------------------------------------
-
-
-class Old:
-    """Writes pickles as execo 2.8.2 does: the class by its name there."""
-
-    @staticmethod
-    def dump(value: Any) -> bytes:
-        data = pickle.dumps(value, protocol=3)
-        return data.replace(b"execo.engine.combination", b"execo_engine.sweep")
-
-
-def test_a_folder_of_execo_2_is_taken_over(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder.mkdir()
-    (folder / "done").write_bytes(b"".join(map(Old.dump, SWEEP[:2])))
-    (folder / "inprogress").write_bytes(Old.dump(set(SWEEP[2:3])))
-    (folder / "sweeps").write_bytes(Old.dump(set(SWEEP)))
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    sweeper = ParamSweeper(folder)
-    assert sweeper.get_done() == set(SWEEP[:2])
-    assert sweeper.get_sweeps() == set(SWEEP)
-    assert len(sweeper.get_next_batch(9)) == 2
-    sweeper.close()
+def test_results_come_back(folder: Path, sweeper: ParamSweeper, result: Any) -> None:
+    sweeper.done(SWEEP[0], result=result)
     again = ParamSweeper(folder, SWEEP)
-    assert again.get_done() == set(SWEEP[:2])
+    assert sweeper.results == again.results == {SWEEP[0]: result}
     again.close()
-    assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_damaged_one_is_taken_over_as_far_as_it_goes(
+def test_results_are_here_as_they_are_elsewhere(folder: Path, sweeper: ParamSweeper) -> None:
+    sweeper.done(SWEEP[0], result={"t": (1, 2), 5: math.nan})
+    again = ParamSweeper(folder, SWEEP)
+    for found in (sweeper.results[SWEEP[0]], again.results[SWEEP[0]]):
+        assert list(found) == ["t", "5"]
+        assert found["t"] == [1, 2]
+        assert math.isnan(found["5"])
+    again.close()
+
+
+def test_results_that_cannot_be(sweeper: ParamSweeper) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    for result in (endless, deep, {1, 2}, b"x", {(1, 2): 3}, 10**5000):
+        with pytest.raises(TypeError, match="a result is what JSON has"):
+            sweeper.done(SWEEP[0], result=result)
+    assert sweeper.get_done() == set()
+
+
+def test_levels_are_as_they_were_given_last(folder: Path) -> None:
+    """1, True and 1.0 are equal, and a script may print them."""
+    first = ParamSweeper(folder, [{"a": 1, "b": 2}])
+    assert first.get_next() == {"a": 1, "b": 2}
+    first.close()
+    later = ParamSweeper(folder, [{"b": 2.0, "a": True}])
+    later.reset(reset_inprogress=True)
+    assert repr(later.get_next()) == "{'b': 2.0, 'a': True}"
+    later.close()
+
+
+def test_a_clock_that_jumps(
+    folder: Path, sweeper: ParamSweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(2_000_000_000, 0, -10_000_000))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    assert sweeper.get_next_batch(2) == SWEEP[:2]
+    sweeper.done(SWEEP[0])
+    sweeper.cancel(SWEEP[1])
+    monkeypatch.undo()
+    again = ParamSweeper(folder, SWEEP)
+    for found in (sweeper, again):
+        entry = found.entry(SWEEP[0])
+        assert entry.began is not None
+        assert entry.ended is not None
+        assert entry.ended < entry.began
+        assert entry.took is not None
+        assert 0 <= entry.took < 60
+        assert "took 0s" in found.explain(SWEEP[0])
+    assert again.get_next() == SWEEP[1]
+    again.close()
+
+
+def test_explained(sweeper: ParamSweeper) -> None:
+    one = sweeper.get_next()
+    assert one is not None
+    sweeper.failed(one, "out of paper", retry=True)
+    sweeper.skip(one)
+    sweeper.reset()
+    sweeper.done(one, result=5)
+    told = sweeper.explain(one).splitlines()
+    assert told[0].startswith("{'a': 1, 'b': 'x'}: done (attempt 1")
+    what = [line.split(" ", 4)[4].rpartition(", by process ")[0] for line in told[1:]]
+    assert what == [
+        "handed out",
+        "failed (again): out of paper",
+        "skipped",
+        "all that were skipped, failed were reset",
+        "done, result 5",
+    ]
+    assert sweeper.explain(SWEEP[3]) == "{'a': 2, 'b': 'y'}: to do"
+
+
+@pytest.mark.parametrize("arguments", [{"lease": 0}, {"lease": -1}, {"retries": -1}])
+def test_numbers_that_cannot_be(folder: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))}="):
+        ParamSweeper(folder, SWEEP, **arguments)
+    assert not folder.exists()
+
+
+def test_a_damaged_line_of_the_saved_sweep_is_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder.mkdir()
-    data = b"".join(map(Old.dump, SWEEP[:2]))
-    (folder / "done").write_bytes(data[:-5])
-    sweeper = ParamSweeper(folder, SWEEP)
-    assert sweeper.get_done() == {SWEEP[0]}
-    assert f"{folder / 'done'}: " in caplog.text
-    assert "is done again" in caplog.text
-    assert (folder / "done").read_bytes() == data[:-5]
-    sweeper.close()
+    ParamSweeper(folder, SWEEP, save_sweeps=True).close()
+    path = folder / "sweeps.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "[1]", *lines[2:]]))
+    again = ParamSweeper(folder)
+    assert again.get_sweeps() == {SWEEP[0], *SWEEP[2:]}
+    assert f"{path}, line 2: not a combination; it is passed over" in caplog.text
+    again.close()
 
 
-def test_a_pickle_of_something_else_is_not_run(folder: Path, tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(tmp_path / "was here"),)
-
-    folder.mkdir()
-    (folder / "done").write_bytes(pickle.dumps(Evil()))
-    sweeper = ParamSweeper(folder, SWEEP)
-    assert sweeper.get_done() == set()
-    assert not (tmp_path / "was here").exists()
-    sweeper.close()
+# -- against a model ----------------------------------------------------------------------------
 
 
-def test_a_journal_alone(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j") as one, Journal(tmp_path / "j") as other:
-        with one.locked():
-            one.append({"x": 1}, {"x": 2})
-            assert one.read() == []
-        with other.locked():
-            assert other.read() == [{"x": 1}, {"x": 2}]
-            other.append({"y": 1})
-        with one.locked():
-            assert one.read() == [{"y": 1}]
+class Model:
+    """A sweep of one script, in the simplest way."""
+
+    def __init__(self, size: int) -> None:
+        self.states = ["to do"] * size
+        self.failures = [0] * size
+
+    def next(self) -> int | None:
+        todo = [at for at, state in enumerate(self.states) if state == "to do"]
+        return min(todo, key=lambda at: (self.failures[at], at), default=None)
+
+    def end(self, at: int, state: str) -> None:
+        if self.states[at] != "done":
+            self.failures[at] += state in ("failed", "again")
+            self.states[at] = "to do" if state in ("again", "cancelled") else state
+
+    def reset(self, *also: str) -> None:
+        for at, state in enumerate(self.states):
+            if state in ("skipped", "failed", *also):
+                self.states[at], self.failures[at] = "to do", 0
+
+
+SIZE = 6
+STEPS = st.one_of(
+    st.sampled_from([("next",), ("reset",), ("reset", "in progress"), ("other",), ("again",)]),
+    st.tuples(
+        st.sampled_from(["done", "skipped", "failed", "again", "cancelled"]),
+        st.integers(0, SIZE - 1),
+    ),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+@settings(max_examples=40)
+def test_as_a_model_does(steps: list[tuple[Any, ...]]) -> None:
+    """Two users of a folder in turns, and one who opens it anew."""
+    combinations = sweep({"n": range(SIZE)})
+    model = Model(SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        users = [ParamSweeper(folder, combinations, lease=None) for _ in range(2)]
+        for step in steps:
+            user = users[0]
+            ends: dict[str, Callable[..., None]] = {
+                "done": user.done,
+                "skipped": user.skip,
+                "failed": partial(user.failed, retry=False),
+                "again": partial(user.failed, retry=True),
+                "cancelled": user.cancel,
+            }
+            if step[0] == "next":
+                at = model.next()
+                taken = user.get_next()
+                assert taken == (None if at is None else combinations[at])
+                if at is not None:
+                    model.states[at] = "in progress"
+            elif step[0] == "reset":
+                user.reset(*(True for _ in step[1:]))
+                model.reset(*step[1:])
+            elif step == ("other",):
+                users.reverse()
+            elif step == ("again",):
+                user.close()
+                users[0] = ParamSweeper(folder, combinations, lease=None)
+                # For it, nothing is skipped; so all shall see it.
+                users[1].close()
+                users[1] = ParamSweeper(folder, combinations, lease=None)
+                model.states = ["to do" if one == "skipped" else one for one in model.states]
+            else:
+                ends[step[0]](combinations[step[1]])
+                model.end(step[1], step[0])
+            for user in users:
+                found = [user.entry(one).state.value for one in combinations]
+                assert found == model.states
+                remaining = {one for one in combinations if model.states[one["n"]] == "to do"}
+                assert user.get_remaining() == remaining
+                assert user.stats().done == user.get_done()
+        for user in users:
+            user.close()

@@ -143,7 +143,10 @@ def revived(value: Any) -> Any:
     if kind is not dict:
         return value
     if _TAG not in value:
-        return HashableDict({key: revived(one) for key, one in value.items()})
+        for one in value.values():
+            if type(one) is list or type(one) is dict:
+                return HashableDict({key: revived(one) for key, one in value.items()})
+        return HashableDict(value)
     content = value[_TAG]
     if isinstance(content, list) and len(value) == 1:
         return HashableDict({revived(key): revived(one) for key, one in content})

@@ -160,9 +160,7 @@ class ExperimentEngine(Engine):
         try:
             # Nobody else runs in this folder, its record is locked. So what a run on another
             # machine had begun is free, without a wait for the end of its lease.
-            sweeper.lease = 0.0
-            sweeper.update()
-            sweeper.lease = self.experiment.lease
+            sweeper.take_back()
             if self.args.retry_failed:
                 sweeper.reset()
             constant = self.experiment.hosts

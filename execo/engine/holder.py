@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Holder", "this_process"]
+__all__ = ["NOBODY", "Holder", "this_process"]
 
 
 @dataclass(frozen=True)
@@ -19,35 +19,38 @@ class Holder:
     - ``boot``: of the host's kernel, and of the process table in it (a container has its own):
       where it is equal, pids mean the same
     - ``pid``, ``start``: the process, and when it was started, by the host's own count
+    - ``beat``: seconds after which it gives a sign of life at the latest, while it holds something;
+      None if it gives none
     """
 
     host: str
     boot: str
     pid: int
     start: int
+    beat: float | None = None
 
-    @property
-    def near(self) -> bool:
-        """Whether :attr:`alive` can tell: its pid is one of ours."""
-        return bool(self.boot) and self.boot == _boot()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs. Only if it is :attr:`near`."""
-        return _start_of(self.pid) == self.start
+    def there(self) -> bool | None:
+        """Whether it runs; None if that cannot be seen from here: it is on another machine, or in
+        another container, or its user hides it (``hidepid`` of ``/proc``)."""
+        if not self.boot or self.boot != _boot():
+            return None
+        start = _start_of(self.pid)
+        if start is None and _exists(self.pid):
+            return None
+        return start == self.start
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
-def this_process() -> Holder:
+NOBODY = Holder("a host that is not known", "", 0, 0)
+"""The line that says who it is was lost."""
+
+
+def this_process(beat: float | None) -> Holder:
     """Anew in a forked child."""
-    return _holder(os.getpid())
-
-
-@functools.lru_cache(1)
-def _holder(pid: int) -> Holder:
-    return Holder(socket.gethostname(), _boot(), pid, _start_of(pid) or 0)
+    pid = os.getpid()
+    return Holder(socket.gethostname(), _boot(), pid, _start_of(pid) or 0, beat)
 
 
 @functools.lru_cache(1)
@@ -56,14 +59,27 @@ def _boot() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
-        return ""  # not Linux: nobody is near
+        return ""  # not Linux: nobody can be seen
 
 
 def _start_of(pid: int) -> int | None:
-    """Clock ticks from the boot to its start; None if there is no such process, or a dead one."""
+    """Clock ticks from the boot to its start; -1 of a dead one that its parent has not seen, None
+    if there is no such process to be seen."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     fields = stat.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    if len(fields) < 20:
+        return None
+    return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # of another user
+    return True

@@ -11,11 +11,12 @@ from typing import Any
 from execo.errors import ExecoError
 
 from .combination import HashableDict, revived
-from .entries import Ledger, State
+from .entries import State
 from .line_file import read_lines
 from .manifest import FORMAT, MANIFEST
 from .run import OUTPUTS, ActionRow, ProcessRow, ResultRow, Run, output_name
-from .sweeper import JOURNAL, SWEEPS
+from .saved_sweep import saved_sweep
+from .shared_ledger import JOURNAL, ledger_of
 
 __all__ = ["EVENTS", "RESULTS", "LoadError", "first_numbers", "load", "states_of"]
 
@@ -309,14 +310,11 @@ def _sweeps(
     states: dict[HashableDict, str] = {}
     rows: list[ResultRow] = []
     for journal in (folder / JOURNAL, *sorted(folder.glob(f"*/{JOURNAL}"))):
+        if not journal.exists():
+            continue
         # Not by opening a sweeper: that takes locks and may write.
-        ledger = Ledger()
-        name = str(journal.relative_to(folder))
-        for number, record in read_lines(journal, faults, name):
-            wrong = ledger.follow([record])
-            faults += [f"{name}, line {number}: it makes no sense: {fault}" for fault in wrong]
-        saved = _saved(journal.with_name(SWEEPS), folder, faults)
-        ledger.set_sweep(saved or list(ledger.entries))
+        ledger = ledger_of(journal, faults)
+        ledger.set_sweep(saved_sweep(journal.parent, faults) or list(ledger.entries))
         for one in ledger.of(*State):
             entry = ledger.entries[one]
             combinations.append(one)
@@ -338,20 +336,3 @@ def _sweeps(
 
 def _if(value: Any, *kinds: type) -> Any:
     return value if type(value) in kinds else None
-
-
-def _saved(path: Path, folder: Path, faults: list[str]) -> list[HashableDict]:
-    """The combinations that were saved beside a journal."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            found.append(_combination(json.loads(line)))
-        except _MISTAKES as exc:
-            faults.append(f"{path.relative_to(folder)}, line {number}: {exc}; it is passed over")
-    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,19 +35,27 @@ def old_folder(folder: Path) -> OldFolder | None:
     for name, found in (("done", old.done), ("sweeps", old.sweeps)):
         path = folder / name
         if path.is_file():
-            try:
-                with path.open("rb") as file:
-                    _read(file, found)
-            except Exception as exc:  # noqa: BLE001 a damaged pickle may raise anything
-                old.faults.append(f"{path}: {type(exc).__name__}: {exc}, after {len(found)} of it")
+            with path.open("rb") as file:
+                for fault in _read(file, found):
+                    old.faults.append(f"{path}: {fault}")
     return old
 
 
-def _read(file: io.BufferedReader, found: list[HashableDict]) -> None:
-    """``done`` has a pickle for each, ``sweeps`` one of them all."""
+def _read(file: io.BufferedReader, found: list[HashableDict]) -> Iterator[str]:
+    """``done`` has a pickle for each, ``sweeps`` one of them all. Gives what is wrong."""
     while file.peek(1):
-        content = _OnlyCombinations(file).load()
-        found.extend(map(checked, content if isinstance(content, set) else [content]))
+        start = file.tell()
+        try:
+            content = _OnlyCombinations(file, encoding="utf-8").load()
+            found.extend(map(checked, content if isinstance(content, set) else [content]))
+        except Exception as exc:  # noqa: BLE001 a damaged pickle may raise anything
+            yield f"{type(exc).__name__}: {exc}, after {len(found)} of it"
+            file.seek(start)
+            try:
+                for _ in pickletools.genops(file):
+                    pass  # to the end of this one
+            except Exception:  # noqa: BLE001
+                return
 
 
 class _OnlyCombinations(pickle.Unpickler):

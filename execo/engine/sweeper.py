@@ -3,34 +3,29 @@ what became of each."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
-import threading
-import time
-import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from execo.log import logger
-from execo.time_utils import format_date, format_duration
 
-from .combination import HashableDict, checked, decode, encode
-from .entries import Entry, Ledger, State
-from .holder import this_process
-from .journal import Journal
+from .combination import HashableDict, checked
+from .entries import Entry, State
+from .explaining import explanation
 from .old_sweeper import old_folder
+from .saved_sweep import save_sweep, saved_sweep
+from .shared_ledger import JOURNAL, SharedLedger
 
 __all__ = ["ParamSweeper", "SweepCounts", "SweepStats"]
 
 Filter = Callable[[Any], Iterable[Mapping[Any, Any]]]
 
-JOURNAL = "journal.jsonl"
-SWEEPS = "sweeps.jsonl"
-
-LOOK = 1.0
-"""Seconds between two looks at whether holders are still there, while there is something to do."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class SweepStats(NamedTuple):
@@ -51,6 +46,18 @@ class SweepCounts(NamedTuple):
     skipped: int
     inprogress: int
     done: int
+
+
+def _shared(
+    method: Callable[Concatenate[ParamSweeper, P], T],
+) -> Callable[Concatenate[ParamSweeper, P], T]:
+    """A method that is run with the lock held, and knows all that others have written."""
+
+    @functools.wraps(method)
+    def run(self: ParamSweeper, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._shared.run(functools.partial(method, self, *args, **kwargs))
+
+    return run
 
 
 class ParamSweeper:
@@ -100,28 +107,30 @@ class ParamSweeper:
         retries: int = 0,
         lease: float | None = 60.0,
     ) -> None:
-        self.folder = Path(persistence_dir)
+        if retries < 0:
+            raise ValueError(f"retries={retries}: it cannot be negative")
+        if lease is not None and not lease > 0:
+            raise ValueError(f"lease={lease}: it must be above 0, or None")
+        self.folder = Path(os.path.abspath(persistence_dir))
         self.name = name or self.folder.resolve().name
         self.retries = retries
         self.lease = lease
-        self._journal = Journal(self.folder / JOURNAL)
-        self._ledger = Ledger()
-        self._by: int | None = None
-        self._pid = 0
-        self._looked = -LOOK
-        self._beating = False
-        self._finalizer = weakref.finalize(self, self._journal.close)
-        with self._journal.locked():
-            records = self._journal.read()
-            self._complain(self._ledger.replay(records))
-            if not records:
-                self._take_over()
-            self.set_sweeps(sweeps, save_sweeps)
+        self._shared = SharedLedger(self.folder / JOURNAL, lease)
+        try:
+            self._begin(None if sweeps is None else list(sweeps), save_sweeps)
+        except BaseException:
+            self.close()
+            raise
+
+    @_shared
+    def _begin(self, sweeps: list[Mapping[Any, Any]] | None, save_sweeps: bool) -> None:
+        self._take_over()
+        self.set_sweeps(sweeps, save_sweeps)
 
     def close(self) -> None:
-        """Write what is in memory to the disk, and close the files; what is held stays held as
+        """Write what is in memory to the disk, and close the file; what is held stays held as
         long as this process lives. Happens by itself when nobody uses it any more."""
-        self._finalizer()
+        self._shared.close()
 
     # -- what is to be done --------------------------------------------------------------------
 
@@ -133,44 +142,46 @@ class ParamSweeper:
         :raises EOFError: none are given, and none were saved
         """
         given = [checked(one) for one in sweeps] if sweeps is not None else []
-        with self._journal.locked():
-            found = given or self._saved()
-            if given and save_sweeps:
-                self._save(given)
-            self._ledger.set_sweep(found)
+        self._set_sweeps(given, save_sweeps)
+
+    @_shared
+    def _set_sweeps(self, given: list[HashableDict], save_sweeps: bool) -> None:
+        found = given or self._saved()
+        if given and save_sweeps:
+            save_sweep(self.folder, given)
+        self._shared.set_sweep(found)
 
     def _saved(self) -> list[HashableDict]:
-        try:
-            lines = (self.folder / SWEEPS).read_text().splitlines()
-        except FileNotFoundError:
+        faults: list[str] = []
+        found = saved_sweep(self.folder, faults)
+        for fault in faults:
+            logger.warning("%s", fault)
+        if found is None:
             old = old_folder(self.folder)
-            if old is None or not old.sweeps:
-                raise EOFError(
-                    f"{self.folder}: no combinations were given, and none were saved there"
-                ) from None
-            return old.sweeps
-        return [decode(line) for line in lines]
-
-    def _save(self, combinations: list[HashableDict]) -> None:
-        path = self.folder / SWEEPS
-        new = path.with_suffix(f".{os.getpid()}.new")
-        with new.open("w") as file:
-            file.writelines(encode(one) + "\n" for one in combinations)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+            found = [] if old is None else old.sweeps
+        if not found:
+            raise EOFError(f"{self.folder}: no combinations were given, and none were saved there")
+        return found
 
     def _take_over(self) -> None:
-        """What execo 2 has left in the folder, which stays there."""
-        old = old_folder(self.folder)
+        """What execo 2 has left in the folder, which stays there. Broken off, it goes on here."""
+        shared = self._shared
+        ledger = shared.ledger
+        old = None if ledger.imported else old_folder(self.folder)
         if old is None:
             return
         for fault in old.faults:
             logger.warning("%s; the rest of it is done again", fault)
-        for one in dict.fromkeys(old.done):
-            entry = self._ledger.entries.setdefault(one, Entry(one))
-            self._write(self._ledger.line("done", entry, self._me(), old=True))
-        logger.info("%s: took over %d that execo 2 has done", self.folder, len(old.done))
+        entries = [ledger.entries.setdefault(one, Entry(one)) for one in dict.fromkeys(old.done)]
+        with shared.change():
+            for entry in entries:
+                if shared.look:
+                    entry.state = State.DONE
+                elif entry.state is not State.DONE:
+                    shared.write("done", entry, old=True)
+            if not shared.look:
+                shared.note("imported")
+        logger.info("%s: took over %d that execo 2 has done", self.folder, len(entries))
 
     # -- handing out ---------------------------------------------------------------------------
 
@@ -178,36 +189,42 @@ class ParamSweeper:
         """A combination that nobody else works on, which is then *in progress*; None if there is
         none.
 
-        :param filtr: is given the remaining ones, and gives those that may be taken, the first one
-          first; the order of the sweep without
+        :param filtr: is given the set of the remaining ones, and gives those that may be taken, the
+          first one first; the order of the sweep without. Others wait for it meanwhile
         """
         batch = self.get_next_batch(1, filtr)
         return batch[0] if batch else None
 
+    @_shared
     def get_next_batch(self, num_combs: int, filtr: Filter | None = None) -> list[HashableDict]:
         """As :meth:`get_next`: so many, or fewer if there are no more."""
-        with self._up_to_date():
-            ledger = self._ledger
-            nothing_left = ledger.counts[State.TODO] < num_combs
-            if nothing_left or time.monotonic() - self._looked > LOOK:
-                self._free_what_the_gone_held()
-            wished = self._wished(filtr) if filtr is not None else None
-            taken: list[HashableDict] = []
-            while len(taken) < num_combs:
-                entry = ledger.next() if wished is None else next(wished, None)
-                if entry is None:
-                    break
-                self._write(ledger.line("take", entry, self._me()))
-                taken.append(entry.combination)
-            if taken:
-                self._beat()
-            return taken
+        free = self._shared.free_what_the_gone_held
+        free(now=self._shared.ledger.counts[State.TODO] < num_combs)
+        taken = self._take(num_combs, filtr)
+        missing = num_combs - len(taken)
+        # There are others, and the filter would have none of them.
+        if missing > 0 and free(now=True):
+            taken += self._take(missing, filtr)
+        return taken
+
+    def _take(self, number: int, filtr: Filter | None) -> list[HashableDict]:
+        shared = self._shared
+        wished = None if filtr is None else self._wished(filtr)
+        taken: list[HashableDict] = []
+        while len(taken) < number:
+            entry = shared.ledger.next() if wished is None else next(wished, None)
+            if entry is None:
+                break
+            if shared.take(entry):
+                # A copy: scripts change theirs.
+                taken.append(HashableDict(entry.combination))
+        return taken
 
     def _wished(self, filtr: Filter) -> Iterator[Entry]:
-        for one in filtr(dict.fromkeys(self._ledger.of(State.TODO)).keys()):
-            entry = self._known(one)
-            if entry.state is State.TODO:
-                yield entry
+        ledger = self._shared.ledger
+        left = _InOrder(ledger.set_of(State.TODO))
+        left.order = ledger.of(State.TODO)
+        return (self._known(one) for one in filtr(left))
 
     # -- what became of it ---------------------------------------------------------------------
 
@@ -215,27 +232,29 @@ class ParamSweeper:
         """It is done, and never handed out again. When this returns it stays so, whatever becomes
         of this process. One that was taken back meanwhile counts all the same, once.
 
-        :param result: what came out, kept with it: anything that JSON has
+        :param result: what came out, kept with it: anything that JSON has, and as it comes back
+          from JSON. NaN and infinities are written as Python does
         :raises ValueError: there is no such combination
         :raises TypeError: a result that JSON lacks
         """
-        self._done([combination], result)
+        more = {} if result is None else {"result": _through_json(result)}
+        self._done([combination], more)
 
     def done_batch(self, combinations: Iterable[Mapping[Any, Any]]) -> None:
         """:meth:`done` for each."""
-        self._done(combinations, None)
+        self._done(list(combinations), {})
 
-    def _done(self, combinations: Iterable[Mapping[Any, Any]], result: Any) -> None:
-        more = {"result": _checked_result(result)} if result is not None else {}
-        with self._up_to_date():
-            me = self._me()
-            for entry in self._distinct(combinations):
-                # Handed out once, and not ours any more: it was taken back.
-                late = entry.attempts > 0 and entry not in self._ledger.held[me]
+    @_shared
+    def _done(self, combinations: list[Mapping[Any, Any]], more: dict[str, Any]) -> None:
+        entries = self._distinct(combinations)
+        shared = self._shared
+        with shared.change():
+            for entry in entries:
                 again = entry.state is State.DONE
-                mark = {"again": True} if again else {"late": True} if late else {}
-                self._write(self._ledger.line("done", entry, me, **more, **mark))
+                mark = {"again": True} if again else {"late": True} if shared.lost(entry) else {}
+                shared.end("done", entry, **more, **mark)
 
+    @_shared
     def failed(
         self,
         combination: Mapping[Any, Any],
@@ -249,12 +268,13 @@ class ParamSweeper:
         :param reason: for :meth:`explain` and reports
         :param retry: True or False decide by themselves
         """
-        with self._up_to_date():
-            for entry in self._mine([combination], "failed"):
+        entries = self._distinct([combination])
+        why = {} if reason is None else {"why": str(reason)}
+        with self._shared.change():
+            for entry in self._ours(entries, "failed"):
                 again = entry.failures < self.retries if retry is None else retry
-                why = {} if reason is None else {"why": str(reason)}
                 mark = {"again": True} if again else {}
-                self._write(self._ledger.line("fail", entry, self._me(), **why, **mark))
+                self._shared.end("fail", entry, **why, **mark)
 
     def skip(self, combination: Mapping[Any, Any]) -> None:
         """Nobody who has the folder open now gets it again, unless they :meth:`reset`. Who opens it
@@ -263,7 +283,7 @@ class ParamSweeper:
 
     def skip_batch(self, combinations: Iterable[Mapping[Any, Any]]) -> None:
         """:meth:`skip` for each."""
-        self._tell("skip", combinations)
+        self._tell("skip", list(combinations))
 
     def cancel(self, combination: Mapping[Any, Any]) -> None:
         """It is not done after all: anybody may get it again."""
@@ -271,35 +291,44 @@ class ParamSweeper:
 
     def cancel_batch(self, combinations: Iterable[Mapping[Any, Any]]) -> None:
         """:meth:`cancel` for each."""
-        self._tell("cancel", combinations)
+        self._tell("cancel", list(combinations))
 
-    def _tell(self, what: str, combinations: Iterable[Mapping[Any, Any]]) -> None:
-        with self._up_to_date():
-            for entry in self._mine(combinations, what):
-                self._write(self._ledger.line(what, entry, self._me()))
+    @_shared
+    def _tell(self, what: str, combinations: list[Mapping[Any, Any]]) -> None:
+        entries = self._distinct(combinations)
+        with self._shared.change():
+            for entry in self._ours(entries, what):
+                self._shared.end(what, entry)
 
+    @_shared
     def reset(self, reset_inprogress: bool = False) -> None:
         """What was skipped or has failed is to be done again; with ``reset_inprogress``, also what
         is in progress, by whomever."""
         states = [State.SKIPPED, State.FAILED, *([State.IN_PROGRESS] if reset_inprogress else [])]
-        with self._up_to_date():
-            names = [state.value for state in states]
-            self._write({"do": "reset", "at": time.time(), "by": self._me(), "states": names})
+        with self._shared.change():
+            self._shared.note("reset", states=[state.value for state in states])
+
+    @_shared
+    def take_back(self) -> None:
+        """What is in progress, by whomever, is to be done again: for who knows that nobody else
+        works on it. What was skipped or has failed stays so. (new)"""
+        with self._shared.change():
+            self._shared.note("reset", states=[State.IN_PROGRESS.value])
 
     # -- looking -------------------------------------------------------------------------------
 
+    @_shared
     def update(self) -> None:
         """Read what others have written, and take back what those held who are gone. Every other
         method reads by itself."""
-        with self._up_to_date():
-            self._free_what_the_gone_held()
+        self._shared.free_what_the_gone_held(now=True)
 
     full_update = update
 
+    @_shared
     def get_sweeps(self) -> set[HashableDict]:
         """All combinations."""
-        with self._up_to_date():
-            return set(self._ledger.of(*State))
+        return set(self._shared.ledger.of(*State))
 
     def get_remaining(self) -> set[HashableDict]:
         """Those that nobody has yet."""
@@ -321,255 +350,130 @@ class ParamSweeper:
         """Those that are done."""
         return self._in(State.DONE)
 
+    @_shared
     def _in(self, *states: State) -> set[HashableDict]:
-        with self._up_to_date():
-            return set(self._ledger.of(*states))
+        return set().union(*map(self._shared.ledger.set_of, states))
 
+    @_shared
     def stats(self) -> SweepStats:
         """All of these, at one moment."""
-        with self._up_to_date():
-            of = self._ledger.of
-            skipped = of(State.SKIPPED, State.FAILED)
-            kinds = (of(*State), of(State.TODO), skipped, of(State.IN_PROGRESS), of(State.DONE))
-            return SweepStats(*map(set, kinds))
+        return SweepStats(
+            sweeps=self.get_sweeps(),
+            remaining=self.get_remaining(),
+            skipped=self.get_skipped(),
+            inprogress=self.get_inprogress(),
+            done=self.get_done(),
+        )
 
+    @_shared
     def counts(self) -> SweepCounts:
         """How many there are of these; quick however many there are."""
-        with self._up_to_date():
-            of = self._ledger.counts
-            skipped = of[State.SKIPPED] + of[State.FAILED]
-            total = len(self._ledger)
-            return SweepCounts(
-                total, of[State.TODO], skipped, of[State.IN_PROGRESS], of[State.DONE]
-            )
+        ledger = self._shared.ledger
+        of = ledger.counts
+        skipped = of[State.SKIPPED] + of[State.FAILED]
+        return SweepCounts(
+            len(ledger), of[State.TODO], skipped, of[State.IN_PROGRESS], of[State.DONE]
+        )
 
     @property
     def results(self) -> dict[HashableDict, Any]:
         """Done combination -> its result, None where none was given; in the order of the sweep."""
-        with self._up_to_date():
-            entries = self._ledger.entries
-            return {one: entries[one].result for one in self._ledger.of(State.DONE)}
+        return self._results()
 
+    @_shared
+    def _results(self) -> dict[HashableDict, Any]:
+        ledger = self._shared.ledger
+        return {one: ledger.entries[one].result for one in ledger.of(State.DONE)}
+
+    @_shared
     def entry(self, combination: Mapping[Any, Any]) -> Entry:
-        """What is known of one: its state, attempts, times, reason and result. A snapshot is not
-        made: read it, do not change it.
+        """What is known of one now: its state, attempts, times, reason and result.
 
         :raises ValueError: there is no such combination
         """
-        with self._up_to_date():
-            return self._known(combination)
+        return copy.copy(self._known(combination))
 
+    @_shared
     def holders(self) -> dict[HashableDict, str]:
         """Combination in progress -> who works on it."""
-        with self._up_to_date():
-            who = self._ledger.holders
-            return {
-                one.combination: str(who[one.holder])
-                for held in self._ledger.held
-                for one in held
-                if one.holder is not None
-            }
+        ledger = self._shared.ledger
+        return {
+            one.combination: str(ledger.who(number))
+            for number, held in list(ledger.held.items())
+            for one in list(held)
+        }
 
+    @_shared
     def explain(self, combination: Mapping[Any, Any]) -> str:
-        """Lines of text: its state, what happened to it, when and by whom, and whether it would be
-        handed out. Reads the whole journal.
+        """Lines of text: its state, what happened to it, when and by whom. Reads the whole journal.
 
         :raises ValueError: there is no such combination
         """
-        with self._up_to_date():
-            entry = self._known(combination)
-            lines = [f"{dict(entry.combination)!r}: {entry.state.value}{_verdict(entry)}"]
-            if entry.number is not None:
-                with Journal(self._journal.path) as all_of_it:
-                    records = all_of_it.read()
-                for record in records:
-                    if isinstance(record, dict) and record.get("n") == entry.number:
-                        who = self._ledger.holders[record["by"]]
-                        lines.append(f"  {format_date(record['at'])} {_told(record)}, by {who}")
-            return "\n".join(lines)
+        entry = self._known(combination)
+        return explanation(entry, self._shared.records(), self._shared.ledger)
 
+    @_shared
     def __str__(self) -> str:
-        with self._up_to_date():
-            counts = self._ledger.counts
-            skipped = counts[State.SKIPPED] + counts[State.FAILED]
-            return (
-                f"{self.name} <{len(self._ledger)} total, {counts[State.DONE]} done,"
-                f" {skipped} skipped, {counts[State.IN_PROGRESS]} in progress,"
-                f" {counts[State.TODO]} remaining>"
-            )
+        ledger = self._shared.ledger
+        counts = ledger.counts
+        skipped = counts[State.SKIPPED] + counts[State.FAILED]
+        return (
+            f"{self.name} <{len(ledger)} total, {counts[State.DONE]} done,"
+            f" {skipped} skipped, {counts[State.IN_PROGRESS]} in progress,"
+            f" {counts[State.TODO]} remaining>"
+        )
 
     def __repr__(self) -> str:
         return f"<ParamSweeper {self.name!r} in {str(self.folder)!r}>"
 
-    # -- the journal ---------------------------------------------------------------------------
-
-    @contextmanager
-    def _up_to_date(self) -> Iterator[None]:
-        with self._journal.locked():
-            self._complain(self._ledger.follow(self._journal.read()))
-            yield
-
-    def _complain(self, faults: Collection[str]) -> None:
-        for fault in faults:
-            logger.warning(
-                "%s: a line that makes no sense is passed over: %s", self._journal.path, fault
-            )
-
-    def _write(self, record: dict[str, Any]) -> None:
-        self._journal.append(record)
-        self._complain(self._ledger.follow([record]))
-
-    def _me(self) -> int:
-        """The number of this process in the journal, where a new one says who it is."""
-        if self._by is None or self._pid != os.getpid():
-            who = this_process()
-            self._by, self._pid, self._beating = len(self._ledger.holders), os.getpid(), False
-            self._write(
-                {
-                    "do": "open",
-                    "at": round(time.time(), 3),
-                    "by": self._by,
-                    "host": who.host,
-                    "boot": who.boot,
-                    "pid": who.pid,
-                    "start": who.start,
-                }
-            )
-        return self._by
+    # -- entries -------------------------------------------------------------------------------
 
     def _known(self, combination: Mapping[Any, Any]) -> Entry:
         key = combination if isinstance(combination, HashableDict) else HashableDict(combination)
-        entry = self._ledger.entries.get(key)
+        entry = self._shared.ledger.entries.get(key)
         if entry is None:
             raise ValueError(f"{self.name} has no combination {dict(combination)!r:.200}")
         return entry
 
-    def _distinct(self, combinations: Iterable[Mapping[Any, Any]]) -> Iterable[Entry]:
-        return dict.fromkeys(map(self._known, combinations))
+    def _distinct(self, combinations: Iterable[Mapping[Any, Any]]) -> list[Entry]:
+        return list(dict.fromkeys(map(self._known, combinations)))
 
-    def _mine(self, combinations: Iterable[Mapping[Any, Any]], what: str) -> list[Entry]:
-        """Those of which one may say what became of them: nobody else works on them."""
-        mine = []
-        for entry in self._distinct(combinations):
+    def _ours(self, entries: Iterable[Entry], what: str) -> Iterator[Entry]:
+        """Those of which this process may say what became of them. Anybody may of what another one
+        holds (a child that its parent has given it to), save who has held it before."""
+        shared = self._shared
+        for entry in entries:
             if entry.state is State.DONE:
                 logger.warning(
                     "%s: %r is done, and stays so (%s)", self.name, entry.combination, what
                 )
-            elif entry.state is State.IN_PROGRESS and entry.holder != self._me():
-                holder = self._ledger.holders[entry.holder or 0]
+            elif entry.state is State.IN_PROGRESS and shared.lost(entry):
+                holder = shared.ledger.who(entry.holder)
                 logger.warning(
                     "%s: %r was taken back, and is held by %s now (%s does not count)",
                     *(self.name, entry.combination, holder, what),
                 )
             else:
-                mine.append(entry)
-        return mine
-
-    # -- who is gone, and that one is not ----------------------------------------------------------
-
-    def _free_what_the_gone_held(self) -> None:
-        self._looked = time.monotonic()
-        ledger = self._ledger
-        for number, held in enumerate(ledger.held):
-            if not held or (number == self._by and self._pid == os.getpid()):
-                continue
-            why = self._gone(number)
-            if why is not None:
-                freed = list(held)
-                for entry in freed:
-                    self._write(ledger.line("free", entry, self._me(), why=why))
-                logger.info("%s: %d given back: %s", self.name, len(freed), why)
-
-    def _gone(self, number: int) -> str | None:
-        holder = self._ledger.holders[number]
-        if holder.near:
-            return None if holder.alive else f"{holder} is gone"
-        silent = time.monotonic() - self._ledger.heard[number]
-        if self.lease is None or silent < self.lease:
-            return None
-        return f"{holder} has given no sign of life for {format_duration(silent)}"
-
-    def _beat(self) -> None:
-        """Say now and then that this process is alive, as long as it holds something."""
-        if self._beating or self.lease is None:
-            return
-        try:
-            threading.Thread(
-                target=_keep_beating,
-                args=(weakref.ref(self), self.lease / 4),
-                name="execo-sweeper",
-                daemon=True,
-            ).start()
-            self._beating = True
-        except RuntimeError:
-            pass  # the interpreter ends, and with it what it holds
-
-    def _beat_once(self) -> bool:
-        """Whether there will be another one."""
-        with self._journal.locked():
-            if not self._beating or self._by is None or self._pid != os.getpid():
-                return False
-            self._complain(self._ledger.follow(self._journal.read()))
-            self._beating = bool(self._ledger.held[self._by])
-            if self._beating:
-                self._write({"do": "beat", "at": round(time.time(), 3), "by": self._by})
-            return self._beating
+                yield entry
 
 
-def _keep_beating(sweeper: weakref.ref[ParamSweeper], pause: float) -> None:
-    """In a thread that ends with the sweeper, or when it holds nothing any more."""
-    nap = threading.Event()
-    while True:
-        nap.wait(pause)
-        there = sweeper()
-        try:
-            if there is None or not there._beat_once():
-                return
-        except OSError as exc:
-            # Closed, or the folder is out of reach for now: others may take what is held here.
-            logger.debug("no sign of life: %s", exc)
-            if there is not None and there._journal.closed:
-                return
-        del there
+class _InOrder(set[HashableDict]):
+    """A set that is iterated in an order: filters that sort keep it, where they see no
+    difference."""
+
+    order: list[HashableDict] | None = None
+
+    def __iter__(self) -> Iterator[HashableDict]:
+        if self.order is None:  # a copy of it
+            return super().__iter__()
+        if len(self) == len(self.order):
+            return iter(self.order)
+        return (one for one in self.order if one in self)
 
 
-def _checked_result(result: Any) -> Any:
+def _through_json(result: Any) -> Any:
+    """What others will read; and what the caller changes later, he does not change here."""
     try:
-        json.dumps(result)
-    except (TypeError, ValueError) as exc:
+        return json.loads(json.dumps(result))
+    except (TypeError, ValueError, RecursionError) as exc:
         raise TypeError(f"a result is what JSON has, dicts, lists, text, numbers: {exc}") from exc
-    return result
-
-
-def _verdict(entry: Entry) -> str:
-    """Whether it would be handed out, and the sum of what is known."""
-    facts = []
-    if entry.place is None:
-        facts.append("no part of the sweep any more")
-    if entry.attempts:
-        facts.append(f"attempt {entry.attempts}")
-    if entry.began is not None and entry.ended is not None:
-        facts.append(f"took {format_duration(max(0.0, entry.ended - entry.began))}")
-    if entry.late:
-        facts.append("done by one from whom it had been taken back")
-    if entry.reason:
-        facts.append(entry.reason)
-    return f" ({', '.join(facts)})" if facts else ""
-
-
-_TOLD = {
-    "take": "handed out",
-    "done": "done",
-    "skip": "skipped",
-    "cancel": "cancelled",
-    "fail": "failed",
-    "free": "taken back",
-}
-
-
-def _told(record: dict[str, Any]) -> str:
-    marks = [name for name in ("again", "late", "old") if record.get(name)]
-    why = f": {record['why']}" if "why" in record else ""
-    result = f", result {record['result']!r:.200}" if "result" in record else ""
-    told = str(_TOLD.get(record["do"], record["do"]))
-    return told + "".join(f" ({mark})" for mark in marks) + why + result
