@@ -85,8 +85,8 @@ class ParamSweeper:
       what processes on different machines hold stays theirs for ever, here and there
     :raises TypeError: a combination holds anything else, by its factor
     :raises EOFError: no combinations, and none were saved
-    :raises OSError: the folder cannot be used, or its locks would not hold (NFS with ``nolock``). One
-      that may be read and not written can be looked at
+    :raises OSError: the folder cannot be used, or its locks would not hold (NFS with ``nolock``).
+      One that may be read and not written can be looked at
     """
 
     def __init__(
