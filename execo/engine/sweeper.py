@@ -91,10 +91,12 @@ class ParamSweeper:
     :param save_sweeps: save them, for who opens the folder without
     :param name: to show; the name of the folder by default
     :param retries: how often one that has failed is handed out again, after all others
-    :param lease: seconds; None: what others hold on other machines stays theirs for ever
+    :param lease: seconds, see above; a sign of life is given four times in them. None: none is, and
+      what processes on different machines hold stays theirs for ever, here and there
     :raises TypeError: a combination holds anything else, by its factor
     :raises EOFError: no combinations, and none were saved
-    :raises OSError: the folder cannot be used, or its locks would not hold (NFS with ``nolock``)
+    :raises OSError: the folder cannot be used, or its locks would not hold (NFS with ``nolock``).
+      One that may be read and not written can be looked at
     """
 
     def __init__(
