@@ -255,12 +255,15 @@ def test_a_filter_is_offered_what_the_dead_held(folder: Path, sweeper: ParamSwee
 def test_ten_thousand_short_scripts_were_there(folder: Path, sweeper: ParamSweeper) -> None:
     me = sweeper.get_next()
     who = next(line for line in lines(folder) if line["do"] == "open")
-    with (folder / "journal.jsonl").open("a") as file:
-        for number in range(1, 10_001):
-            file.write(json.dumps({**who, "by": number, "pid": 2**22 + number}) + "\n")
-            take = {"do": "take", "at": 1.0, "by": number, "n": 1, "c": dict(SWEEP[1])}
-            file.write(json.dumps(take) + "\n")
-            file.write(json.dumps({"do": "cancel", "at": 1.0, "by": number, "n": 1}) + "\n")
+    written = []
+    for number in range(1, 10_001):
+        take = {"do": "take", "at": 1.0, "by": number, "n": 1, "c": dict(SWEEP[1])}
+        cancel = {"do": "cancel", "at": 1.0, "by": number, "n": 1}
+        written += [{**who, "by": number, "pid": 2**22 + number}, take, cancel]
+    text = "".join(json.dumps(one) + "\n" for one in written).encode()
+    # In one go: nobody holds the lock here, and half a line is one that was torn.
+    with (folder / "journal.jsonl").open("ab", buffering=0) as file:
+        assert file.write(text) == len(text)
     assert sweeper.get_next() == SWEEP[1]
     assert sweeper.entry(SWEEP[1]).attempts == 10_001
     assert list(sweeper._shared.ledger.held) == [0], "nobody looks at those who hold nothing"
