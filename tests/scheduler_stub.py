@@ -13,6 +13,7 @@ Each call takes the next answer, and the last one stays.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ class Stub:
         (folder / "stub.py").write_text(PROGRAM)
         for name in commands.split():
             path = folder / name
-            path.write_text(COMMAND.format(python=sys.executable, folder=folder))
+            python, place = shlex.quote(sys.executable), shlex.quote(str(folder))
+            path.write_text(COMMAND.format(python=python, folder=place))
             path.chmod(0o755)
 
     def play(self, command: str, *answers: dict[str, Any]) -> None:

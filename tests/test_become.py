@@ -285,6 +285,7 @@ def test_what_is_killed_while_somebody_types_was_given_up(
     assert process.wait(PATIENCE).cancelled
     assert waits.wait(PATIENCE).cancelled
     typed.set()
+    params["connect_timeout"] = PATIENCE
     assert SshProcess("id -un", host, params, become="root").run(PATIENCE).stdout == "root\n"
 
 

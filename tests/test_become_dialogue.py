@@ -61,3 +61,19 @@ def test_one_stream_may_be_far_ahead_of_the_other() -> None:
     assert one.take(2, HELLO) == [Said.HELLO]
     assert one.take(2, BEGUN) == [Said.BEGUN]
     assert one.rest == {1: b"o" * 5000, 2: b""}
+
+
+def test_a_stream_that_closes_without_its_marks_is_not_waited_for() -> None:
+    # It was what was missing: hello and begun were never told, and a prompt came before hello.
+    one = dialogue()
+    assert one.take(1, HELLO + MARKS.prompt.encode()) == []
+    assert one.close(2) == [Said.HELLO, Said.PROMPT]
+    one.answered()
+    assert one.take(1, BEGUN + b"out") == [Said.BEGUN]
+    assert one.rest[1] == b"out"
+    other = dialogue()
+    other.take(2, HELLO)
+    assert other.take(1, HELLO) == [Said.HELLO]
+    assert other.take(1, BEGUN + b"out") == []
+    assert other.close(2) == [Said.BEGUN]
+    assert other.rest[1] == b"out"

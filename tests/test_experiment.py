@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,8 +69,19 @@ def why(combination: dict[str, Any]) -> str:
         sweeper.close()
 
 
+@pytest.fixture(autouse=True)
+def homes(cluster: Cluster) -> None:
+    """Tests of other modules may have left files there."""
+    for path in _in_homes(cluster):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _in_homes(cluster: Cluster) -> list[Path]:
+    return [path for host in cluster.hosts for path in cluster.home(host).iterdir()]
+
+
 def leftovers(cluster: Cluster) -> list[str]:
-    return [path.name for host in cluster.hosts for path in cluster.home(host).iterdir()]
+    return [path.name for path in _in_homes(cluster)]
 
 
 # -- the steps -------------------------------------------------------------------------------------

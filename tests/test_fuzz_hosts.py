@@ -220,6 +220,7 @@ def transcripts(draw: st.DrawFn) -> tuple[str, list[tuple[int, bytes]]]:
 
 
 @examples(200)
+@example(("sudo", [(1, b"\nexeco-ab12-hello-a.execo-ab12-password:")]))
 @given(transcripts())
 def test_the_dialogue_with_sudo_su_and_doas(
     transcript: tuple[str, list[tuple[int, bytes]]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -121,7 +122,8 @@ def test_a_script_in_a_job(slurm: RealSlurm, tmp_path: Path) -> None:
     )
     (tmp_path / "script.py").write_text(script)
     out = tmp_path / "out"
-    command = f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/script.py"
+    words = [f"PYTHONPATH={ROOT}", sys.executable, f"{tmp_path}/script.py"]
+    command = shlex.join(["env", *words])
     slurm.run("sbatch", "--wait", "-N3", "--time=10", f"--output={out}", "--wrap", command)
     assert out.read_text() == "n1 n2 n3\n3 True\n"
 

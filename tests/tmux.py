@@ -4,6 +4,7 @@ read."""
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -48,7 +49,8 @@ class Terminal:
         script = self.folder / "script.py"
         script.write_text(textwrap.dedent(code))
         self._tmux("clear-history")
-        self.type(f"clear; {before} {sys.executable} {script.name} {after}")
+        python = shlex.quote(sys.executable)
+        self.type(f"clear; {before} {python} {script.name} {after}")
 
     def type(self, text: str) -> None:
         """A line, and the key that ends it."""

@@ -54,6 +54,9 @@ class Dialogue:
         self._words = b""  # of the program, and answered prompts
         self._greeted: set[int] = set()
         self._begun: set[int] = set()
+        # What was told. A stream that closes may be what was waited for.
+        self._told_hello = False
+        self._told_begun = False
         self._merged = False
         self._closed: set[int] = set()
 
@@ -93,17 +96,19 @@ class Dialogue:
 
     def _look(self) -> list[Said]:
         found: list[Said] = []
-        if not self._all_in(self._greeted) and self._look_hello():
+        if not self._told_hello and self._look_hello():
+            self._told_hello = True
             found.append(Said.HELLO)
-        if self._all_in(self._greeted) and not self._all_in(self._begun):
+        if self._told_hello and not self._told_begun:
             if self._look_begun():
+                self._told_begun = True
                 found.append(Said.BEGUN)
             elif self._look_prompt():
                 found.append(Said.PROMPT)
             self._note_looked(self._begun)
-        if not self._all_in(self._begun) and sum(map(len, self._heard.values())) > LONGEST:
+        if not self._told_begun and sum(map(len, self._heard.values())) > LONGEST:
             found.append(Said.TOO_MUCH)
-        elif self._all_in(self._begun):
+        elif self._told_begun:
             for stream in (1, 2):
                 self.rest[stream] += self._take_heard(stream)
         return found

@@ -162,7 +162,10 @@ class ParamSweeper:
             old = old_folder(self.folder)
             found = [] if old is None else old.sweeps
         if not found:
-            raise EOFError(f"{self.folder}: no combinations were given, and none were saved there")
+            raise EOFError(
+                f"{self.folder}: no combinations are given, and none were saved there "
+                "(save_sweeps=True)"
+            )
         return found
 
     def _take_over(self) -> None:
