@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Stub:
 
     def play(self, command: str, *answers: dict[str, Any]) -> None:
         """From the next call on."""
-        new = self.folder / f"{command}.new"
+        new = self.folder / f"{command}.{threading.get_ident()}.new"
         new.write_text(json.dumps(answers))
         new.replace(self.folder / f"{command}.json")
 
