@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from become_users import People
+from execo._core.watchdog import Watchdog
 from invariants import wait_until
 from killed import (
     ROOT,
@@ -316,3 +317,14 @@ def test_the_watchdog_removes_temporary_files(tmp_path: Path, end: str) -> None:
     _sleep(0.3)  # time to do harm
     assert len(os.listdir(tmp_path / "kept")) == len(names) + 1
     assert end == "kill" or len(os.listdir(tmp_path / "lost")) == len(names) + 2
+
+
+def test_at_the_end_of_a_script_nothing_new_is_made_that_nobody_would_remove() -> None:
+    watchdog = Watchdog()
+    slots = watchdog.claim_path("/nowhere/.execo-under-way")
+    watchdog.close()  # the script ends, and a copy is still under way
+    other = watchdog.claim_path("/nowhere/.execo-next")
+    watchdog.release_path(*slots)
+    watchdog.release_path(*other)  # the last one: the watchdog leaves
+    with pytest.raises(OSError, match="this script is at its end"):
+        watchdog.claim_path("/nowhere/.execo-late")

@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from collections import defaultdict
 
 from .stream import Descriptor
@@ -91,7 +92,8 @@ class Watchdog:
         self._free: list[int] = []
         self._new = itertools.count()  # next() is atomic, += is not
         self._free_runs: defaultdict[int, list[int]] = defaultdict(list)  # length -> first slots
-        self._closing = False
+        self._closing = self._gone = False
+        self._gate = threading.Lock()  # nothing is claimed between its last look and its end
         if hasattr(os, "memfd_create"):
             self._table = Descriptor(os.memfd_create("execo-children", os.MFD_CLOEXEC))
         else:
@@ -142,10 +144,20 @@ class Watchdog:
 
     def claim_path(self, path: str) -> tuple[int, int]:
         """Slots for a file or folder that is removed if the script is lost: the first, and how
-        many. Its name has to begin with ``execo-`` or ``.execo-``."""
+        many. Its name has to begin with ``execo-`` or ``.execo-``.
+
+        :raises OSError: the script is at its end: nobody would remove it any more
+        """
         coded = _CODED.sub(lambda found: b"%%%03o" % ord(found[0]), os.fsencode(path))
         word = b"path:%s:" % coded
         count = len(word) // SLOT + 1
+        with self._gate:
+            if self._gone:
+                raise OSError(errno.ESHUTDOWN, "this script is at its end", path)
+            return self._claim_run(word, count), count
+
+    def _claim_run(self, word: bytes, count: int) -> int:
+        """So many slots in a row."""
         try:
             slot = self._free_runs[count].pop()
         except IndexError:
@@ -155,7 +167,7 @@ class Watchdog:
                 slots = [next(self._new) for _ in range(count)]
             slot = slots[0]
         self._note(slot, word, count)
-        return slot, count
+        return slot
 
     def release_path(self, slot: int, count: int) -> None:
         """It is gone, or stays."""
@@ -171,10 +183,11 @@ class Watchdog:
         is left to do its work. If only files are, it leaves when these are gone.
         """
         self._closing = True
-        with contextlib.suppress(OSError):
+        with self._gate, contextlib.suppress(OSError):
             words = os.pread(self._table.fd, os.fstat(self._table.fd).st_size, 0).split()
             if words and all(word.startswith(b"path:") for word in words):
                 return
+            self._gone = True
             if not words:
                 os.write(self._line.fd, b"bye\n")
         self._line.close()
