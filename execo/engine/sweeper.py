@@ -163,7 +163,7 @@ class ParamSweeper:
             found = [] if old is None else old.sweeps
         if not found:
             raise EOFError(
-                f"{self.folder}: no combinations are given, and none were saved there "
+                f"{self.folder}: no combinations were given, and none were saved there "
                 "(save_sweeps=True)"
             )
         return found
