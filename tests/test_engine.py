@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +35,11 @@ from execo.host import Host
 from execo.log import logger as core_logger
 from execo.testing import Cluster
 
-pytest_plugins = ["execo.testing.pytest_plugin"]
+pytest_plugins = ["execo.testing.pytest_plugin", "experiment_place"]
+pytestmark = pytest.mark.usefixtures("place")
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    loggers = [core_logger, logging.getLogger("execo.engine")]
-    levels = [one.level for one in loggers]
-    yield tmp_path
-    for one, level in zip(loggers, levels, strict=True):
-        one.setLevel(level)
-    for thread in threading.enumerate():
-        if thread.name in ("execo-journal", "execo-sweeper", "execo-attempt"):
-            thread.join(PATIENCE)
 
 
 def script(source: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

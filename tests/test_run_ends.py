@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -29,27 +28,14 @@ from execo.engine import (
     load,
     sweep,
 )
-from execo.log import logger as core_logger
 from execo.testing import Cluster
 from rounds import ROUNDS, chance
 
-pytest_plugins = ["execo.testing.pytest_plugin"]
+pytest_plugins = ["execo.testing.pytest_plugin", "experiment_place"]
+pytestmark = pytest.mark.usefixtures("place")
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    loggers = [core_logger, logging.getLogger("execo.engine")]
-    levels = [one.level for one in loggers]
-    yield tmp_path
-    for one, level in zip(loggers, levels, strict=True):
-        one.setLevel(level)
-    for thread in threading.enumerate():
-        if thread.name in ("execo-journal", "execo-sweeper", "execo-attempt"):
-            thread.join(PATIENCE)
 
 
 def begun(source: str, *arguments: str, cluster: Cluster | None = None) -> subprocess.Popen[str]:

@@ -122,7 +122,10 @@ class ExperimentEngine(Engine):
     def _allocated(self, combinations: list[HashableDict]) -> Iterator[None]:
         """Opens the allocation, if nodes are needed and nobody else has."""
         one = self._allocation
-        if one is None or one.is_open or self.args.hosts or not self._anything_to_do(combinations):
+        if one is None or one.is_open or self.args.hosts:
+            yield
+            return
+        if not self._to_do(combinations, states_of(self._place(SWEEP))):
             yield
             return
         missing = one.nodes and _missing(self.experiment, combinations, _made_up(one.nodes))
@@ -131,15 +134,12 @@ class ExperimentEngine(Engine):
         with one:
             yield
 
-    def _anything_to_do(self, combinations: list[HashableDict]) -> bool:
-        if not self._place(SWEEP).exists():
-            return bool(combinations)
-        sweeper = ParamSweeper(self._place(SWEEP), combinations, lease=None)
-        states = sweeper.stats()
-        sweeper.close()
-        again = states.skipped if self.args.retry_failed else ()
-        # What others have in progress may be of scripts that are gone.
-        return bool(states.remaining or states.inprogress or again)
+    def _to_do(
+        self, combinations: list[HashableDict], states: Mapping[HashableDict, str]
+    ) -> list[HashableDict]:
+        """What a run would still do. What is in progress may be of a script that is gone."""
+        past = {"done"} if self.args.retry_failed else {"done", "failed", "skipped"}
+        return [one for one in combinations if states.get(one) not in past]
 
     def _run(self, combinations: list[HashableDict]) -> None:
         hosts = self._all_hosts()
@@ -258,9 +258,7 @@ class ExperimentEngine(Engine):
         if states:
             of = [states.get(one) for one in combinations]
             yield f"so far: {of.count('done')} done, {of.count('failed')} failed"
-        past = {"done"} if self.args.retry_failed else {"done", "failed"}
-        todo = [one for one in combinations if states.get(one) not in past]
-        for at, combination in enumerate(todo, 1):
+        for at, combination in enumerate(self._to_do(combinations, states), 1):
             count = experiment.needs(combination)
             shown = hosts[:count] if len(hosts) >= count else _made_up(count)
             trial = self._trial(combination, shown, 1)
