@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from execo import Process, ProcessOutputHandler
-from execo.engine import Experiment, Trial, load, write_report
+from execo.engine import Experiment, NotEnoughHosts, Trial, load, write_report
 from execo.testing import Cluster
 
 LARGEST = 500_000
@@ -72,7 +72,8 @@ def real_files() -> None:
 
 
 class Follower(ProcessOutputHandler):
-    """Shows what is done, and kills the process, without a chance to tidy up, at ``kill_at``."""
+    """Shows what is done, and what goes wrong; kills the process, without a chance to tidy up, when
+    ``kill_at`` are done."""
 
     def __init__(self, kill_at: int | None) -> None:
         super().__init__()
@@ -82,6 +83,8 @@ class Follower(ProcessOutputHandler):
     def read_line(self, process: Any, stream: int, string: str, eof: bool, error: bool) -> None:
         _, mark, what = string.partition("INFO: done ")
         if not mark:
+            if string.strip() and " INFO: " not in string:
+                print(string.rstrip(), flush=True)
             return
         self.count += 1
         print(f"{self.count:>3}  {what.rstrip()}", flush=True)
@@ -93,10 +96,13 @@ def study(hosts: str | None) -> None:
     """What is killed, and goes on: the experiment alone."""
     words = ["-l", "INFO", "-c", "results"]
     with Cluster(4) if hosts is None else contextlib.nullcontext() as cluster:
-        if cluster is not None:
-            Compression().main(words, hosts=cluster.hosts)
-        else:
-            Compression().main([*words, "--hosts", hosts])
+        try:
+            if cluster is not None:
+                Compression().main(words, hosts=cluster.hosts)
+            else:
+                Compression().main([*words, "--hosts", hosts])
+        except NotEnoughHosts as exc:
+            sys.exit(str(exc))
 
 
 def start(hosts: str | None, kill_at: int | None = None) -> Process:
@@ -131,7 +137,9 @@ def main(hosts: str | None) -> int:
     total = len(Compression().combinations())
     before = done()
     if len(before) < total // 3:
-        start(hosts, kill_at=total // 3 - len(before))
+        first = start(hosts, kill_at=total // 3 - len(before))
+        if not first.killed:
+            return 1  # it has said why
         print(f"-- killed: {len(done())} of {total} done. And again:", flush=True)
     second = start(hosts)
     results = done()

@@ -146,6 +146,16 @@ def test_the_study_is_killed_and_goes_on(tmp_path: Path, fonts: None) -> None:
     assert again.returncode == 0
 
 
+def test_the_study_says_why_it_cannot_begin(tmp_path: Path) -> None:
+    done = run(EXAMPLES / STUDY, tmp_path, "-c", "study", "--hosts", "nowhere.invalid")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    last = done.stdout.splitlines()[-1]
+    assert "there are 0; not used any more: nowhere.invalid (cannot connect to nowhere" in last
+    assert "killed" not in done.stdout
+    assert "may be left" not in done.stdout  # nothing has run there
+
+
 # -- the quickstart: also on hosts of the user's ------------------------------------------------
 
 

@@ -313,6 +313,7 @@ def test_hosts_that_die_one_by_one(mortal: Cluster, caplog: pytest.LogCaptureFix
     assert len(alive) == 1
     for host in mortal.hosts:
         assert (f"{host.address} is not used any more: " in caplog.text) != (host.address in alive)
+        assert (f" may be left on {host.address}\n" in caplog.text) != (host.address in alive)
     rows = [(row.combination["n"], row.state, row.attempt) for row in load("r").results]
     assert rows == [
         *[(n, state, at) for n in range(3) for at, state in [(1, "failed"), (2, "done")]],
@@ -339,7 +340,9 @@ def test_what_kills_its_hosts_does_not_get_all_of_them(mortal: Cluster) -> None:
     assert "the connection is lost" in told
 
 
-def test_of_two_hosts_one_is_dead_and_the_other_is_left_clean(mortal: Cluster) -> None:
+def test_of_two_hosts_one_is_dead_and_the_other_is_left_clean(
+    mortal: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     cluster = mortal
     dead = cluster.hosts[0]
     cluster.fault(dead, "refuse")
@@ -350,6 +353,8 @@ def test_of_two_hosts_one_is_dead_and_the_other_is_left_clean(mortal: Cluster) -
         assert found == dict.fromkeys(one.combinations())
     finally:
         cluster.heal()
+    assert f"{dead.address} is not used any more: " in caplog.text
+    assert "may be left on" not in caplog.text  # nothing has run there
     assert [path for host in cluster.hosts for path in cluster.home(host).iterdir()] == []
 
 

@@ -231,7 +231,8 @@ class ExperimentEngine(Engine):
                 self._clear(trial, gone)
 
     def _clear(self, trial: Trial, gone: Collection[Host]) -> None:
-        left = list(gone)
+        # Where nothing has run, there is nothing.
+        left = [host for host in gone if _has_run(trial, host)]
         # Not by trial.run(): also after an error, and when the experiment is being stopped.
         for action in trial.clearing(without=gone):
             action.run(timeout=CLEARING)
@@ -280,6 +281,14 @@ class ExperimentEngine(Engine):
 
 CLEARING = 30.0
 """Seconds to remove a folder on the hosts."""
+
+
+def _has_run(trial: Trial, host: Host) -> bool:
+    return any(
+        getattr(process, "host", None) == host and process.start_date is not None
+        for action in trial.actions
+        for process in action.processes
+    )
 
 
 def _missing(
