@@ -758,13 +758,27 @@ def test_a_program_that_gives_no_passphrase(
     assert why in out
 
 
+# Who started the program may learn late that it runs: when the script is about to end.
+LEARNS_LATE = """
+import subprocess
+
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        time.sleep(0.5)
+
+subprocess.Popen = Popen
+"""
+
+
+@pytest.mark.parametrize("before", ["", LEARNS_LATE], ids=["at once", "late"])
 def test_a_program_that_nobody_answers_does_not_outlive_the_script(
-    key_sshd: RealSshd, locked: dict[str, Path], tmp_path: Path, word: str
+    key_sshd: RealSshd, locked: dict[str, Path], tmp_path: Path, word: str, before: str
 ) -> None:
     program = tmp_path / "askpass"
     program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep {word}\n")
     program.chmod(0o755)
-    source = """
+    source = f"""{before}
 SshProcess("true", host, nolog_error=True).start()
 while not os.path.exists(os.environ["PID"]) or not open(os.environ["PID"]).read():
     time.sleep(0.01)

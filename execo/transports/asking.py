@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -43,6 +44,9 @@ class Asker:
         self._runtime = runtime
         self._questions = Questions(runtime, LoginProblem)
         self._program: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        # Held while the program starts: one that runs, but is not known yet, would outlive us.
+        self._starting = threading.Lock()
         runtime.at_exit.append(self.close)
 
     # -- passphrases ----------------------------------------------------------------------------
@@ -108,13 +112,16 @@ class Asker:
             return None
         prompt = f"Enter passphrase for key '{path}': "
         try:
-            with subprocess.Popen(
-                [program, prompt],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            ) as process:
-                self._program = process
+            with self._starting:
+                if self._closed:
+                    return None
+                self._program = subprocess.Popen(
+                    [program, prompt],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            with self._program as process:
                 out, _ = process.communicate()
         except OSError as exc:
             raise LoginProblem(f"{program} (SSH_ASKPASS): {exc.strerror or exc}") from exc
@@ -184,6 +191,8 @@ class Asker:
 
     def close(self) -> None:
         """At exit, from the main thread: nobody is asked any more."""
+        with self._starting:
+            self._closed = True
         program = self._program
         if program is not None:
             program.kill()
