@@ -7,6 +7,7 @@ import signal
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Self
+from weakref import ref
 
 from . import observing
 from ._core.runtime import Runtime, get_runtime
@@ -69,7 +70,7 @@ class Action(AbstractContextManager["Action"]):
     """
 
     _execution: Execution | None = None
-    _parent: Action | None = None
+    _parent_ref: ref[Action] | None = None
     _purpose: Any = None
     """What it was started for, as far as somebody observes."""
     _chosen: Sequence[ProcessBase | Action] | None = None
@@ -311,6 +312,15 @@ class Action(AbstractContextManager["Action"]):
 
     # -- for the rest of the house ------------------------------------------------------------
 
+    @property
+    def _parent(self) -> Action | None:
+        """The action that it is part of. Not held: that one holds it."""
+        return None if self._parent_ref is None else self._parent_ref()
+
+    @_parent.setter
+    def _parent(self, action: Action) -> None:
+        self._parent_ref = ref(action)
+
     def _begin(self, runtime: Runtime) -> None:
         with runtime.lock:
             if self._execution is not None:
@@ -362,9 +372,9 @@ class Action(AbstractContextManager["Action"]):
 
     def _retry_policy(self) -> Retry | None:
         """Its own, or that of the action which it is part of and which runs it."""
-        action = self
-        while action.retry is None and action._parent is not None and action._parent.running:
-            action = action._parent
+        action, parent = self, self._parent
+        while action.retry is None and parent is not None and parent.running:
+            action, parent = parent, parent._parent
         return action.retry
 
     def _choose_failed(self) -> None:
@@ -395,9 +405,9 @@ class Action(AbstractContextManager["Action"]):
 
     def _admit_failure(self, reason: Reason) -> bool:
         """Count a failed process; whether it is to be logged on its own. On the I/O thread."""
-        root = self
-        while root._parent is not None and root._parent.running:
-            root = root._parent
+        root, parent = self, self._parent
+        while parent is not None and parent.running:
+            root, parent = parent, parent._parent
         if root._execution is None or root._execution.end_latch.fired:
             return True
         return root._execution.admit_failure(reason)

@@ -85,6 +85,7 @@ class Delivery:
         try:
             self._dispatcher.close()
         finally:
+            self.strand.on_wait = None  # its hold on this
             then()
 
     def _on_wait(self, waiting: bool) -> None:

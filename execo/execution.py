@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from . import observing
 from ._core.latch import Latch
@@ -37,7 +38,8 @@ class Execution:
     """
 
     def __init__(self, action: Action, runtime: Runtime) -> None:
-        self.action = action
+        self._action: Action | None = action
+        self._past: ref[Action] | None = None
         self.runtime = runtime
         self.requested = True
         self.end_latch = Latch()
@@ -63,6 +65,19 @@ class Execution:
         self._given_up = ""  # why nothing is started any more
         self._failures: Counter[Reason] = Counter()
         self._strand: Strand | None = None
+
+    @property
+    def action(self) -> Action:
+        """Whose run it is: held until it is released, and known as long as somebody else has it.
+
+        :raises ReferenceError: when nobody has it any more
+        """
+        action = self._action
+        if action is None and self._past is not None:
+            action = self._past()
+        if action is None:
+            raise ReferenceError("the action of this run is gone")
+        return action
 
     def begin(self) -> None:
         """Start as many children as may run at a time."""
@@ -212,9 +227,17 @@ class Execution:
             # After the handlers of all children: the action's sums up what these have collected.
             self._call_handlers("end")
             if self._strand is not None:
-                self._strand.submit(self.release_latch.fire)
+                self._strand.submit(self._release)
             else:
-                self.release_latch.fire()
+                self._release()
+
+    def _release(self) -> None:
+        """As :meth:`~execo.lifecycle.Run.release`."""
+        if self._action is not None:
+            self._past = ref(self._action)
+            self._action = None
+        self._strand = None
+        self.release_latch.fire()
 
     def _call_handlers(self, name: str) -> None:
         if self.action.lifecycle_handlers and self.requested:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from ._core.latch import Latch
 from ._core.pool import current_strand
@@ -33,7 +34,8 @@ class Feed:
     """The stdin of one run. ``write`` belongs to the user's threads, the rest to the I/O thread."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._loop = run.runtime.loop
+        self._run = ref(run)  # which holds this
         self._early: list[bytes] = []
         self._closed = False
         self._ended = False
@@ -48,8 +50,7 @@ class Feed:
         """Queue ``data``; may block for a while, see the module."""
         with self._lock:
             self._asked += len(data)
-            loop = self._run.runtime.loop
-            loop.call_soon(self._write, data)
+            self._loop.call_soon(self._write, data)
         # A handler must not wait: its process may be held up until the handler returns.
         while self._asked - self._written > LIMIT and current_strand() is None:
             if self._written == self._stuck_at:
@@ -66,15 +67,17 @@ class Feed:
                 if not self._warned:
                     self._warned = True
                     waiting = self._asked - self._written
-                    logger.warning("%r reads nothing: %d bytes wait", self._run.process, waiting)
+                    run = self._run()
+                    whose = None if run is None else run.process
+                    logger.warning("%r reads nothing: %d bytes wait", whose, waiting)
                 return
 
     def end(self) -> None:
         """End of file after all that was written."""
         self._ended = True
-        channel = self._run.channel
-        if channel is not None and self._run.state is not State.STARTING:
-            channel.close_stdin()
+        run = self._run()
+        if run is not None and run.channel is not None and run.state is not State.STARTING:
+            run.channel.close_stdin()
 
     def start(self, channel: Channel) -> None:
         """The process runs: give it what was written before."""
@@ -95,12 +98,16 @@ class Feed:
         self._closed = True
         if self._early:
             self._early.clear()
-            self._run.write_error = self._run.error is None
+            run = self._run()
+            if run is not None:
+                run.write_error = run.error is None
         if self._room is not None:
             self._room.fire()
 
     def _write(self, data: bytes) -> None:
-        run = self._run
+        run = self._run()
+        if run is None:
+            return  # it has ended, and nobody can see that this came too late
         if run.state is State.STARTING:
             self._early.append(data)
         elif run.channel is not None and not self._closed:

@@ -25,6 +25,7 @@ import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from . import observing
 from ._core.latch import Latch
@@ -59,6 +60,7 @@ class Run(Outcome):
     # Defaults of the class cost a run nothing until they change.
     channel: Channel | None = None
     attempts = 1
+    _past: ref[ProcessBase] | None = None
     _last_error: ProcessError | None = None  # of the attempt before, while the next one waits
     _retry_timer: TimerHandle | None = None
     _given_up = ""
@@ -74,7 +76,7 @@ class Run(Outcome):
     _logged = False
 
     def __init__(self, process: ProcessBase, runtime: Runtime, retry: Retry | None = None) -> None:
-        self.process = process
+        self._process: ProcessBase | None = process
         self.runtime = runtime
         self._retry = retry
         self.state = State.STARTING
@@ -91,6 +93,29 @@ class Run(Outcome):
         if process.stdout_handlers or process.stderr_handlers:
             self._folder = os.getcwd()
             watch_outputs(process)
+
+    @property
+    def process(self) -> ProcessBase:
+        """Whose run it is: held until it is released, and known as long as somebody else has it.
+
+        :raises ReferenceError: when nobody has it any more
+        """
+        process = self._process
+        if process is None and self._past is not None:
+            process = self._past()
+        if process is None:
+            raise ReferenceError("the process of this run is gone")
+        return process
+
+    def release(self) -> None:
+        """Its own handlers have returned; any thread. From now on it holds nothing that holds it:
+        a process with all its output is gone when its last user drops it, not when the garbage
+        collector comes by, thousands of processes later."""
+        if self._process is not None:
+            self._past = ref(self._process)
+            self._process = None
+        self._delivery = None
+        self.release_latch.fire()
 
     # -- the sink -----------------------------------------------------------------------------
 
@@ -433,7 +458,7 @@ class Run(Outcome):
             observing.tell("process_ended", self)
         self.end_latch.fire()
         if not told:
-            self.release_latch.fire()
+            self.release()
 
     def _tell_end(self) -> bool:
         """Have the end told to handlers and log; False if there is nobody to tell."""

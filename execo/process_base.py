@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from weakref import ref
 
 from . import observing, transports
 from ._core.latch import Latch
@@ -61,7 +62,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
     """The name of the transport that runs it."""
 
     _events: dict[str, Any] | None = None
-    _action: Action | None = None
+    _action_ref: ref[Action] | None = None
     _purpose: Any = None
     """What it was started for, as far as somebody observes."""
     _early_input: tuple[str | bytes | None, ...] = ()
@@ -315,6 +316,15 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
 
     # -- for the rest of the house ------------------------------------------------------------
 
+    @property
+    def _action(self) -> Action | None:
+        """The action that it is part of. Not held: the action holds it."""
+        return None if self._action_ref is None else self._action_ref()
+
+    @_action.setter
+    def _action(self, action: Action) -> None:
+        self._action_ref = ref(action)
+
     def _request(self) -> Exec:
         raise NotImplementedError
 
@@ -435,7 +445,7 @@ class ProcessBase(ProcessState, AbstractContextManager["ProcessBase"]):
             if log:
                 logger.warning("%s", style.emph("failed: ") + self._as_of(run).dump())
         finally:
-            run.release_latch.fire()
+            run.release()
 
     def _as_of(self, run: Run) -> Self:
         """The process as it was in ``run``: a handler may have reset and started it again."""

@@ -197,6 +197,7 @@ class Pool:
             _thread.strand = None
             if more:
                 self.schedule(strand)
+            del strand  # with all that its calls have been about
 
 
 def wait(latch: Latch, timeout: float | None) -> bool:

@@ -98,3 +98,4 @@ class Starter:
                 call.failure = exc
             self.free = True
             call.done.release()
+            del call  # else a process that nobody has any more lives on until the next start

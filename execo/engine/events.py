@@ -35,6 +35,7 @@ from .masks import Masks
 if TYPE_CHECKING:
     from execo.execution import Execution
     from execo.lifecycle import Run
+    from execo.process_base import ProcessBase
 
 __all__ = ["EventWriter"]
 
@@ -145,7 +146,7 @@ class EventWriter:
                 number = known[0]
                 label = known[1] if label is None else label
         noted = Noted(next(self._numbers), number)
-        self._put(self._started, noted, run, process.cmd, label)
+        self._put(self._started, noted, run, process, process.cmd, label)
         return noted
 
     def process_printed(self, run: Run, stream: int, data: bytes) -> None:
@@ -179,7 +180,8 @@ class EventWriter:
             noted = self._note(run)
             if noted is None:
                 return
-        self._put(self._ended, noted, run)
+        # The process too: a run does not hold it to the time when the line is written.
+        self._put(self._ended, noted, run, run.process)
 
     def action_started(self, execution: Execution) -> None:
         action = execution.action
@@ -187,8 +189,9 @@ class EventWriter:
             return
         label = action._purpose
         parent = None
-        if action._parent is not None:
-            known = self._actions.get(action._parent._execution)
+        above = action._parent
+        if above is not None:
+            known = self._actions.get(above._execution)
             if known is not None:
                 parent = known[0]
                 label = known[1] if label is None else label
@@ -257,8 +260,9 @@ class EventWriter:
     def _add(self, line: str) -> None:
         self._lines.append(line)
 
-    def _started(self, noted: Noted, run: Run, cmd: Any, label: HashableDict | None) -> None:
-        process = run.process
+    def _started(
+        self, noted: Noted, run: Run, process: ProcessBase, cmd: Any, label: HashableDict | None
+    ) -> None:
         masks = self._masks
         masks.add_of(process)
         text = cmd if isinstance(cmd, str) else process._command_text()
@@ -301,15 +305,15 @@ class EventWriter:
         self._taken += len(data)
         self._outputs.add(noted, stream, data)
 
-    def _ended(self, noted: Noted, run: Run) -> None:
+    def _ended(self, noted: Noted, run: Run, process: ProcessBase) -> None:
         outcome, why = "ok", None
         # What nothing at all is wrong with is ok, and most are.
         smooth = run.exit_code == 0 and run.reason is None
         if not smooth:
-            process = run.process._as_of(run)
-            if not process.ok:
+            past = process._as_of(run)
+            if not past.ok:
                 outcome = str(run.reason or "failed")
-                why = self._masks.text(process.message)[:_MESSAGE]
+                why = self._masks.text(past.message)[:_MESSAGE]
                 self._count_failures(noted.action, 1)
         sizes = outputs = None
         if noted.sizes is not None:

@@ -194,22 +194,23 @@ class Board:
         while news:
             what, subject = news.popleft()
             if what == STARTED:
-                for row in self._by_process.get(id(subject.process), ()):
-                    row.started(subject.process)
+                for row in self._by_process.get(id(subject), ()):
+                    row.started(subject)
             elif what == ENDED:
-                for row in self._by_process.get(id(subject.process), ()):
-                    row.ended(subject.process)
+                for row in self._by_process.get(id(subject), ()):
+                    row.ended(subject)
             elif what == ACTION_STARTED:
-                self._action_started(subject.action)
+                self._action_started(subject)
             else:
-                self._action_ended(subject.action)
+                self._action_ended(subject)
 
     def _action_started(self, action: Action) -> None:
         known = self._by_thing.get(id(action), ())
         for row in known:  # it was reset, or what has failed is started again
             self._drop(row)
             self._add(row)
-        part = action._parent is not None and action._parent.running
+        parent = action._parent
+        part = parent is not None and parent.running
         if not known and not part and any(one.wants_all for one in self._tickets):
             row = row_of(action)
             self._unnamed.append(row)
@@ -254,22 +255,22 @@ class _Ear:
     def process_started(self, run: Run, /) -> None:
         # Nothing is shown: a row that is made later looks for itself.
         if not self.idle:
-            self.news.append((STARTED, run))
+            self.news.append((STARTED, run.process))
 
     def process_printed(self, run: Run, stream: int, data: bytes, /) -> None:
         pass
 
     def process_ended(self, run: Run, /) -> None:
         if not self.idle:
-            self.news.append((ENDED, run))
+            self.news.append((ENDED, run.process))
 
     def action_started(self, execution: Execution, /) -> None:
-        self.news.append((ACTION_STARTED, execution))
+        self.news.append((ACTION_STARTED, execution.action))
         if self.idle:
             self.wake.set()
 
     def action_ended(self, execution: Execution, /) -> None:
-        self.news.append((ACTION_ENDED, execution))
+        self.news.append((ACTION_ENDED, execution.action))
 
 
 # -- the one of this process ------------------------------------------------------------------
