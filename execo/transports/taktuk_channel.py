@@ -246,15 +246,18 @@ class TaktukChannel:
                 )
         return self._hung_up is not None
 
-    def _look_undelivered(self, number: int) -> None:
-        """End its connection, if the order to end it is held up by hosts that do not answer."""
-        if (
-            self._running
-            and self.rank is None
-            and self.run is not None
-            and not self.hang_up(number)
-        ):
-            self.run.loop.call_later(UNDELIVERED_AFTER, self._look_undelivered, number)
+    def _look_undelivered(self, number: int, waits: int = 3) -> None:
+        """End its connection, if the order to end it is held up by hosts that do not answer.
+
+        :param waits: how often a guard that does not run yet is waited for: without one, nobody
+          there ends what the connection has left behind
+        """
+        if not self._running or self.rank is not None or self.run is None:
+            return
+        unguarded = self._can_guard and self._guard_pid is None
+        if (unguarded and waits > 0) or not self.hang_up(number):
+            again = self._look_undelivered
+            self.run.loop.call_later(UNDELIVERED_AFTER, again, number, waits - 1)
 
     def _look_survivors(self) -> None:
         """Kill what is left of it when its time is over and it has itself exited."""
