@@ -296,7 +296,8 @@ def peer_ansible(scale: float) -> Numbers:
     with contextlib.ExitStack() as stack:
         folder = Path(here["scratch"], "ansible")
         folder.mkdir(mode=0o700, exist_ok=True)
-        stack.callback(shutil.rmtree, folder)
+        # The masters, told to end just before, remove their sockets at the same time.
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(end_masters, str(folder))
         inventory = folder / "hosts"
         inventory.write_text("\n".join(addresses(scale)) + "\n")
