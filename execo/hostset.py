@@ -116,10 +116,16 @@ def hostset(text: str) -> list[str]:
     try:
         found = NodeSet(bare)
     except (NodeSetException, RangeSetException) as exc:
-        raise HostSetError(f"{text!r} names no host: {exc}") from exc
+        place = _fault(text)
+        where = "" if place is None else f", at character {place + 1}"
+        raise HostSetError(f"{text!r} names no host: {exc}{where}", position=place) from exc
     # What ClusterShell lets out of some malformed ranges, "[-8--4-5]" for one.
     except ValueError as exc:
-        raise HostSetError(f"{text!r} names no host: a range in it is malformed") from exc
+        place = _fault(text)
+        where = "" if place is None else f", at character {place + 1}"
+        raise HostSetError(
+            f"{text!r} names no host: a range in it is malformed{where}", position=place
+        ) from exc
     except (GroupResolverError, GroupSourceError) as exc:
         raise HostSetError(
             f"{text!r} names no host: its group cannot be resolved "
@@ -239,6 +245,38 @@ def _length(subrange: str) -> int:
         return 1
     sign = -1 if subrange.lstrip().startswith("-") else 1
     return max(0, (int(last) - sign * int(first)) // max(1, int(step or 1))) + 1
+
+
+def _fault(text: str) -> int | None:
+    """Where a text that ClusterShell has refused is wrong, which it does not tell."""
+    opened = None
+    operand = False
+    for place, character in enumerate(text):
+        if character == "[" and opened is None:
+            opened = place
+        elif character == "]" and opened is not None:
+            begin = opened + 1
+            for subrange in text[begin:place].split(","):
+                match = re.fullmatch(_SUBRANGE, subrange)
+                if match is None or (match[2] and _is_empty(*match.groups())):
+                    return begin
+                begin += len(subrange) + 1
+            opened = None
+        elif character in "[]":
+            return place if opened is None else opened
+        elif character in ",!&^" and opened is None:
+            if not operand:
+                return place
+            operand = False
+            continue
+        operand = operand or not character.isspace()
+    if opened is not None:
+        return opened
+    return None if operand else len(text)
+
+
+def _is_empty(first: str, last: str, step: str | None) -> bool:
+    return int(last) < int(first) or (step is not None and int(step) == 0)
 
 
 def _too_many(text: str) -> HostSetError:
