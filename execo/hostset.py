@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .errors import HostSetError
 
-__all__ = ["MAX_HOSTS", "check_address", "expand", "fold", "hostset"]
+__all__ = ["MAX_HOSTS", "check_address", "expand", "fold", "group_names", "hostset"]
 
 MAX_HOSTS = 1_000_000
 """How many hosts one text may name: a slip such as ``node[1-9999999999]`` is refused before it
@@ -137,6 +137,29 @@ def hostset(text: str) -> list[str]:
     if len(found) > MAX_HOSTS:
         raise _too_many(text)
     return [check_address(address) for address in found]
+
+
+def group_names(source: str | None = None) -> list[str]:
+    """Return the groups of a group source, sorted, as :func:`hostset` takes them: ``@gpu``,
+    ``@racks:r1``.
+
+    It may block: a source can be a command that groups.conf names. (new)
+
+    :param source: None = the default one, whose groups need no ``source:``
+    :raises HostSetError: there is no such source, or it cannot list its groups
+    """
+    from ClusterShell.NodeSet import std_group_resolver
+    from ClusterShell.NodeUtils import GroupResolverError, GroupSourceError
+
+    resolver = std_group_resolver()
+    try:
+        names = resolver.grouplist(source)
+    except (GroupResolverError, GroupSourceError) as exc:
+        name = "the default source" if source is None else f"the source {source!r}"
+        raise HostSetError(
+            f"the groups of {name} cannot be listed ({type(exc).__name__}: {exc}); see groups.conf"
+        ) from exc
+    return sorted(f"@{name}" if source is None else f"@{source}:{name}" for name in names)
 
 
 def fold(addresses: Iterable[str]) -> str:
