@@ -141,14 +141,13 @@ def test_patch_understands_the_differences(tmp_path: Path) -> None:
 
 def test_large_outputs_that_differ_everywhere_do_not_take_for_ever() -> None:
     # difflib alone takes hours for the first two.
-    size = 100_000
-    for make in (
-        lambda i: (f"line {i}", f"line {i}" if i % 2 else f"other {i}"),
-        lambda i: (str(i % 7), str(i % 11)),
-        lambda i: (str(i), str(size - i)),
+    numbers = range(100_000)
+    for before, after in (
+        ([f"line {i}" for i in numbers], [f"line {i}" if i % 2 else f"other {i}" for i in numbers]),
+        ([str(i % 7) for i in numbers], [str(i % 11) for i in numbers]),
+        ([str(i) for i in numbers], [str(-i) for i in reversed(numbers)]),
     ):
-        lines = [make(i) for i in range(size)]
-        old, new = ("\n".join(line[side] for line in lines) for side in (0, 1))
+        old, new = "\n".join(before), "\n".join(after)
         assert unified(old, new, "old", "new").startswith("--- old\n+++ new\n@@ -")
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from execo import Retry, configuration, logger
+from execo import Retry, configuration, logger, transports
 from execo.config import make_connection_params
 from execo.errors import HostSetError
 from execo.hostset import hostset
@@ -102,6 +102,9 @@ def connection_params(options: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise Misuse(f"-O {text}: KEY=VALUE is missing its =")
         params[key] = _value_of(value)
+    known = ["auto", *transports.names()]
+    if params.get("transport", "auto") not in known:
+        raise Misuse(f"no transport named {params['transport']!r}; there are: {', '.join(known)}")
     try:
         make_connection_params(params)
     except (TypeError, ValueError) as exc:

@@ -88,7 +88,8 @@ def _summary(run: Run) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    found = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {name}" for name, count in found)
 
 
 # -- sweeps --------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def show_sweep(options: argparse.Namespace) -> int:
         results = {row.combination: row for row in run.results}
         for one in chosen:
             row = results.get(one)
-            facts = {"combination": one, "state": run.states[one]}
+            facts: dict[str, Any] = {"combination": one, "state": run.states[one]}
             if row is not None:
                 facts |= {"result": row.result, "reason": row.reason, "attempt": row.attempt}
             printer.text(_json(facts))

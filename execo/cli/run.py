@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from execo import STDERR, STDOUT, Action, Remote
+from execo import STDERR, STDOUT, Action, Remote, SubstitutionError
 from execo.gathering import Group, Groups
 
 from .choosing import apply_settings, chosen_hosts, connection_params, policies
@@ -77,9 +77,8 @@ def _remote(
         "pty": options.pty,
         "default_stdout_handler": bool(kept),
         "default_stderr_handler": bool(options.gather_all or options.json),
+        "max_output": None,  # what is asked for is shown as a whole
     }
-    # All output that is configured to be kept at the most is for scripts.
-    args["max_output"] = None
     if not kept:
         args["stdout_handlers"] = [live]
     if not args["default_stderr_handler"]:
@@ -95,6 +94,8 @@ def _remote(
             substitute=not options.no_substitute,
             **policies(options),
         )
+    except SubstitutionError as exc:
+        raise Misuse(f"{exc}; here: --no-substitute") from exc
     except (TypeError, ValueError) as exc:
         raise Misuse(str(exc)) from exc
 
