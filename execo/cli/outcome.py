@@ -60,6 +60,9 @@ def tell_failures(action: Action) -> None:
             # What differs by the host's name alone is told once.
             words = process.message.replace(address_of(process), "{it}") or "has not ended"
             alike.setdefault(words, []).append(process)
+        if process.truncated:
+            words = "some output came later than drain_timeout after the exit, and is not here"
+            alike.setdefault(words, []).append(process)
     for words, processes in alike.items():
         hosts = fold(map(address_of, processes))
         count = f" ({len(processes)})" if len(processes) > 1 else ""
@@ -79,6 +82,8 @@ def json_line(process: ProcessBase) -> bytes:
         "end_date": process.end_date,
         "attempts": process.attempts,
         "killed": process.killed,
+        "drained": process.drained,
+        "truncated": process.truncated,
     }
     for name, data in (("stdout", process.stdout_bytes), ("stderr", process.stderr_bytes)):
         try:
