@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -19,6 +20,8 @@ from command_line import environment, execo
 from execo import Remote
 from execo.engine import ParamSweeper, Record, sweep
 from execo.testing import Cluster
+
+SAMPLES = Path(__file__).resolve().parent.parent / "examples" / "doc_command_line.sh"
 
 GROUPS = """
 [Main]
@@ -35,7 +38,7 @@ list: echo 1 2
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(3) as made:
+    with Cluster(4) as made:
         yield made
 
 
@@ -143,7 +146,7 @@ def test_hosts_are_chosen_by_groups_and_files(
 def test_a_record_is_shown(cluster: Cluster, tmp_path: Path) -> None:
     quiet = {"nolog_exit_code": True}
     with Record(tmp_path / "run"):
-        Remote("exit {{[0, 1, 1]}}", cluster.hosts, cluster.params, process_args=quiet).run()
+        Remote("exit {{[0, 1, 1]}}", cluster.hosts[:3], cluster.params, process_args=quiet).run()
     text = execo("report", str(tmp_path / "run")).stdout.decode()
     assert "processes: 2 exit code, 1 ok" in text
     assert "127.0.0.[3-4] (2): exit 1: exited 1" in text
@@ -299,3 +302,34 @@ def test_a_history_is_for_its_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "execo" / "history"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "secret" in path.read_text()
+
+
+def test_the_samples_of_the_guide(cluster: Cluster, tmp_path: Path) -> None:
+    config = (cluster.folder / "ssh_config").read_text().replace("Host host", "Host node")
+    (tmp_path / "config").write_text(config)
+    (tmp_path / ".execo.conf.py").write_text(
+        f"default_connection_params = {{'ssh_config': {str(tmp_path / 'config')!r}}}\n"
+    )
+    (tmp_path / "setup.sh").write_text("true\n")
+    notes = cluster.home(0) / "notes"
+    notes.mkdir()
+    (notes / "log").write_text("noted\n")
+    script = SAMPLES.read_text()
+    python = shlex.quote(sys.executable)
+    done = subprocess.run(
+        ["bash", "-c", f'execo() {{ {python} -m execo "$@"; }}\n{script}'],
+        env=environment(HOME=str(tmp_path)),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "node1 has number 0" in done.stdout
+    assert "node[1-4] (4)" in done.stdout
+    assert done.stdout.endswith("node[1-2,4-40]\n3\n30\n")
+    assert len((tmp_path / "uptime.jsonl").read_text().splitlines()) == 4
+    assert (tmp_path / "logs" / "node4").read_text() == "noted\n"
+    assert (tmp_path / "results" / "node3" / "log").read_text() == "noted\n"
+    assert (cluster.home(3) / "bin" / "setup.sh").exists()

@@ -118,6 +118,9 @@ def test_json_has_a_line_for_each_host(run: Run) -> None:
     assert base64.b64decode(rows["host1"]["stdout_base64"]) == b"\xff"
     assert rows["127.0.0.77"]["reason"] == "connect"
     assert "connection refused" in rows["127.0.0.77"]["message"]
+    words = ["-f", "1", "--max-failures", "0", "--json", "true"]
+    given_up = run("127.0.0.77,host[1-2]", *words, status=255).stdout.splitlines()
+    assert [json.loads(line)["reason"] for line in given_up] == ["connect", *["cancelled"] * 2]
 
 
 def test_outputs_are_kept_in_files(run: Run, tmp_path: Path) -> None:

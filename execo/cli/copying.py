@@ -40,8 +40,9 @@ def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str) -> int
         raise Misuse("no files: give their names")
     args: dict[str, Any] = {**QUIET, "timeout": options.command_timeout}
     del args["ignore_write_error"]  # here it is a file that has not arrived
-    if options.json:
-        args["lifecycle_handlers"] = [JsonLines(printer)]
+    rows = JsonLines(printer) if options.json else None
+    if rows is not None:
+        args["lifecycle_handlers"] = [rows]
     try:
         action: Action = kind(
             hosts,
@@ -55,6 +56,8 @@ def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str) -> int
     except (TypeError, ValueError) as exc:
         raise Misuse(str(exc)) from exc
     interrupted = run_to_end(action, progress=options.progress)
+    if rows is not None:
+        rows.finish(action.processes)
     if not options.quiet:
         tell_failures(action)
     if interrupted:

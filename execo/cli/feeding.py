@@ -33,7 +33,10 @@ class Broadcast:
         # Unbuffered: at its end the interpreter would wait for the lock of a buffer, in vain.
         source = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the thread's
         # A daemon: nobody waits for input that no command wants any more.
-        threading.Thread(target=_feed, args=(action, source), daemon=True).start()
+        thread = threading.Thread(
+            target=_feed, args=(action, source), name="execo-stdin", daemon=True
+        )
+        thread.start()
 
 
 def _feed(action: Remote, source: BinaryIO) -> None:

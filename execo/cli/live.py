@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from execo import STDOUT, ProcessBase, ProcessLifecycleHandler, ProcessOutputHandler
 
@@ -71,6 +72,15 @@ class JsonLines(ProcessLifecycleHandler):
 
     def __init__(self, out: Printer) -> None:
         self._out = out
+        self._told: set[ProcessBase] = set()
 
     def end(self, process: ProcessBase) -> None:
+        self._told.add(process)
         self._out.write(json_line(process))
+
+    def finish(self, processes: Iterable[ProcessBase]) -> None:
+        """A line for those that have no end: nobody is told of what was given up before its
+        start."""
+        for process in processes:
+            if process not in self._told:
+                self.end(process)

@@ -33,8 +33,8 @@ class Printer:
         """Write and flush; blocks while nobody reads. What can no longer be written is dropped."""
         try:
             with self._lock:
-                if self.lost is not None:
-                    return
+                if self.lost is not None or sys.stdout is None:
+                    return  # None: closed by who has called, on purpose
                 # The buffer as it is now: a progress line has to know of what is written to it.
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()

@@ -49,11 +49,14 @@ def execute(
     :param feeds: it gets the stdin of this program
     :raises Misuse: the command cannot be put together, or a folder for outputs cannot be used
     """
-    action = _remote(command, hosts, params, options)
+    rows = JsonLines(printer) if options.json else None
+    action = _remote(command, hosts, params, options, rows)
     _keep_in_files(action, "stdout_handlers", options.outdir)
     _keep_in_files(action, "stderr_handlers", options.errdir)
     source = Broadcast() if feeds else Remote.close_stdin
     interrupted = run_to_end(action, progress=options.progress, source=source)
+    if rows is not None:
+        rows.finish(action.processes)
     _show(action, options)
     if not options.quiet:
         tell_failures(action)
@@ -63,7 +66,11 @@ def execute(
 
 
 def _remote(
-    command: str, hosts: Sequence[str], params: dict[str, Any], options: argparse.Namespace
+    command: str,
+    hosts: Sequence[str],
+    params: dict[str, Any],
+    options: argparse.Namespace,
+    rows: JsonLines | None,
 ) -> Remote:
     live = Live(
         printer,
@@ -83,8 +90,8 @@ def _remote(
         args["stdout_handlers"] = [live]
     if not args["default_stderr_handler"]:
         args["stderr_handlers"] = [live]
-    if options.json:
-        args["lifecycle_handlers"] = [JsonLines(printer)]
+    if rows is not None:
+        args["lifecycle_handlers"] = [rows]
     try:
         return Remote(
             cmd=command,
