@@ -58,8 +58,8 @@ def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str) -> int
     interrupted = run_to_end(action, progress=options.progress)
     if rows is not None:
         rows.finish(action.processes)
-    if not options.quiet:
-        tell_failures(action)
+    if not options.quiet and printer.lost is None:
+        tell_failures(action, interrupted=interrupted)
     if interrupted:
         return INTERRUPTED
     return 0 if options.exit_zero else exit_status(action.processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from execo.log import escape_controls
 
 from .printing import tell
 
-__all__ = ["QUIET", "address_of", "exit_status", "json_line", "tell_failures"]
+__all__ = ["QUIET", "address_of", "exit_status", "json_line", "tell_failures", "without_host"]
 
 QUIET: dict[str, Any] = {
     # What has failed is told at the end, by tell_failures().
@@ -28,6 +29,8 @@ QUIET: dict[str, Any] = {
 
 NOT_REACHED = 255
 TIMED_OUT = 124
+
+_LATE = "some output came later than drain_timeout after the exit, and is not here"
 
 
 def address_of(process: ProcessBase) -> str:
@@ -52,22 +55,32 @@ def _status_of(process: ProcessBase) -> int:
     return 128 - code if code < 0 else min(code, NOT_REACHED)
 
 
-def tell_failures(action: Action) -> None:
-    """A line on stderr for each way in which processes have failed, with their hosts."""
-    alike: dict[str, list[ProcessBase]] = {}
+def tell_failures(action: Action, *, interrupted: bool = False) -> None:
+    """A line on stderr for each way in which processes have failed, with their hosts.
+
+    :param interrupted: what was given up before its start has been told, and is no failure
+    """
+    # What differs by the host's name alone is told once: words -> hosts and the words of the first.
+    alike: dict[str, tuple[list[str], str]] = {}
     for process in action.processes:
+        if interrupted and process.cancelled:
+            continue
+        address = address_of(process)
+        texts = [_LATE] if process.truncated else []
         if (_status_of(process) and not process.killed) or process.timeouted:
-            # What differs by the host's name alone is told once.
-            words = process.message.replace(address_of(process), "{it}") or "has not ended"
-            alike.setdefault(words, []).append(process)
-        if process.truncated:
-            words = "some output came later than drain_timeout after the exit, and is not here"
-            alike.setdefault(words, []).append(process)
-    for words, processes in alike.items():
-        hosts = fold(map(address_of, processes))
-        count = f" ({len(processes)})" if len(processes) > 1 else ""
-        it = "it" if count else hosts
-        tell(f"{hosts}{count}: {words.replace('{it}', it)}")
+            texts.append(process.message or "has not ended")
+        for text in texts:
+            alike.setdefault(without_host(text, address), ([], text))[0].append(address)
+    for words, (addresses, text) in alike.items():
+        if len(addresses) == 1:
+            tell(f"{addresses[0]}: {text}")
+        else:
+            tell(f"{fold(addresses)} ({len(addresses)}): {words}")
+
+
+def without_host(message: str, address: str) -> str:
+    """A message with "it" for the name of its host, so that those of many hosts are the same."""
+    return re.sub(rf"(?<![\w.-]){re.escape(address)}(?![\w-]|\.\w)", "it", message)
 
 
 def json_line(process: ProcessBase) -> bytes:

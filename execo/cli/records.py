@@ -16,6 +16,7 @@ from execo.hostset import fold
 from execo.log import escape_controls
 from execo.time_utils import format_date, format_duration
 
+from .outcome import without_host
 from .parser import Misuse
 from .printing import printer, tell
 
@@ -80,7 +81,7 @@ def _summary(run: Run) -> str:
     for row in run.processes:
         if row.outcome not in ("ok", "running"):
             host = row.host or "localhost"
-            words = f"{row.cmd}: {(row.message or row.outcome).replace(host, 'it')}"
+            words = f"{row.cmd}: {without_host(row.message or row.outcome, host)}"
             alike.setdefault(words, []).append(host)
     lines += [f"  {fold(hosts)} ({len(hosts)}): {words}" for words, hosts in alike.items()]
     lines += [f"damaged: {fault}" for fault in run.faults]

@@ -58,8 +58,8 @@ def execute(
     if rows is not None:
         rows.finish(action.processes)
     _show(action, options)
-    if not options.quiet:
-        tell_failures(action)
+    if not options.quiet and printer.lost is None:
+        tell_failures(action, interrupted=interrupted)
     if interrupted:
         return INTERRUPTED
     return 0 if options.exit_zero else exit_status(action.processes)
