@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +137,13 @@ def test_outputs_are_kept_in_files(run: Run, tmp_path: Path) -> None:
     found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert found == {"host1": "host1\n", "host2": "host2\n"}
     assert (tmp_path / "err" / "host2").read_text() == "no\n"
+
+
+def test_a_file_that_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "host1").symlink_to("/dev/full")
+    done = run("host[1-2]", "-q", "--outdir", str(tmp_path), "echo x", status=1)
+    assert b"cannot write the output of <SshProcess 'echo x' on host1" in done.stderr
+    assert (tmp_path / "host2").read_text() == "x\n"
 
 
 def test_colours_are_for_terminals_or_those_who_ask(run: Run) -> None:
@@ -291,6 +301,35 @@ def test_a_second_ctrl_c_kills(words: list[str]) -> None:
     _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 130
     assert b"killing" in err
+
+
+def test_a_third_ctrl_c_waits_for_nobody(words: list[str]) -> None:
+    reader, writer = os.pipe()  # that nobody reads: as behind a pager
+    run = spawn(["run", "-w", "host[1-2]", *words, "yes"], stdout=writer, start_new_session=True)
+    os.close(writer)
+    assert run.stderr is not None
+    nap = threading.Event()
+    while _waiting(reader) < 60_000:
+        nap.wait(0.05)
+    os.kill(run.pid, signal.SIGINT)
+    while b"Ctrl-C again" not in run.stderr.readline():
+        pass
+    os.kill(run.pid, signal.SIGINT)
+    assert b"killing" in run.stderr.readline()
+    nap.wait(0.5)
+    os.kill(run.pid, signal.SIGINT)
+    try:
+        assert run.wait(PATIENCE) == 130
+    finally:
+        run.stderr.close()
+        os.close(reader)
+
+
+def _waiting(pipe: int) -> int:
+    """Bytes that are in a pipe."""
+    size = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
 
 
 def _await_ready(run: subprocess.Popen[bytes], words: list[str]) -> None:

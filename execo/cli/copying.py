@@ -13,11 +13,9 @@ from .live import JsonLines
 from .outcome import QUIET, exit_status, tell_failures
 from .parser import Misuse
 from .printing import printer
-from .waiting import run_to_end
+from .waiting import INTERRUPTED, run_to_end
 
 __all__ = ["get", "put"]
-
-INTERRUPTED = 130
 
 
 def put(options: argparse.Namespace) -> int:

@@ -52,7 +52,9 @@ def _status_of(process: ProcessBase) -> int:
     code = process.exit_code
     if code is None:
         return NOT_REACHED
-    return 128 - code if code < 0 else min(code, NOT_REACHED)
+    # Of a file that could not be written the log has told.
+    lost = process.stdout_ioerror or process.stderr_ioerror
+    return 128 - code if code < 0 else min(max(code, lost), NOT_REACHED)
 
 
 def tell_failures(action: Action, *, interrupted: bool = False) -> None:

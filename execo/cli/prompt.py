@@ -17,7 +17,7 @@ from .outcome import QUIET, exit_status
 from .parser import Misuse
 from .printing import OutputLost, printer, tell
 from .run import execute
-from .waiting import run_to_end
+from .waiting import INTERRUPTED, run_to_end
 
 __all__ = ["shell"]
 
@@ -49,7 +49,7 @@ def shell(options: argparse.Namespace) -> int:
             except Misuse as exc:
                 tell(str(exc))
             except KeyboardInterrupt:
-                session.status = 130
+                session.status = INTERRUPTED
             except OutputLost:
                 break
     return session.status
@@ -127,7 +127,7 @@ class _Session:
         kept = {"default_stdout_handler": False, "default_stderr_handler": False}
         action = Local(command, process_args={**args, **kept})
         interrupted = run_to_end(action, source=Local.close_stdin)
-        self.status = 130 if interrupted else exit_status(action.processes)
+        self.status = INTERRUPTED if interrupted else exit_status(action.processes)
 
     def _choose(self, mark: str, text: str) -> None:
         if mark == "@" and not text:

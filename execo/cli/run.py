@@ -16,11 +16,9 @@ from .live import JsonLines, Live, labelled
 from .outcome import QUIET, address_of, exit_status, tell_failures
 from .parser import Misuse
 from .printing import painted, printer
-from .waiting import run_to_end
+from .waiting import INTERRUPTED, run_to_end
 
 __all__ = ["execute", "run"]
-
-INTERRUPTED = 130
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import Any
 
@@ -12,14 +13,17 @@ from execo.hostset import fold
 from .outcome import address_of
 from .printing import printer, tell
 
-__all__ = ["run_to_end"]
+__all__ = ["INTERRUPTED", "run_to_end"]
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 
 
 def run_to_end(action: Action, *, progress: bool = False, source: Any = None) -> bool:
     """Start an action and wait for its end; whether Ctrl-C has ended it.
 
     The first Ctrl-C tells what is pending and ends it (SIGTERM, ``kill_timeout`` later SIGKILL),
-    the second one kills it at once, the third one waits no longer.
+    the second one kills it at once, the third one ends this program as it is.
 
     :param source: is told to feed the action when that has started
     """
@@ -48,7 +52,9 @@ def run_to_end(action: Action, *, progress: bool = False, source: Any = None) ->
             except KeyboardInterrupt:
                 presses += 1
                 if presses > 2:
-                    return True
+                    # Not sys.exit(): a thread may hold the lock of stdout, where nobody reads. What
+                    # is left on hosts ends as after any lost script.
+                    os._exit(INTERRUPTED)
 
 
 def _tell_pending(action: Action) -> None:
