@@ -18,6 +18,8 @@ import pytest
 
 from command_line import environment, execo
 from execo import Remote
+from execo.cli.choosing import connection_params
+from execo.cli.parser import make_parser
 from execo.engine import ParamSweeper, Record, sweep
 from execo.testing import Cluster
 
@@ -333,3 +335,23 @@ def test_the_samples_of_the_guide(cluster: Cluster, tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "node4").read_text() == "noted\n"
     assert (tmp_path / "results" / "node3" / "log").read_text() == "noted\n"
     assert (cluster.home(3) / "bin" / "setup.sh").exists()
+
+
+def test_a_password_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def getpass(prompt: str) -> str:
+        asked.append(prompt)
+        return "secret"
+
+    monkeypatch.setattr("getpass.getpass", getpass)
+    words = ["run", "-w", "a", "-k", "-K", "--become", "root", "-o", "Ciphers=aes128-ctr"]
+    params = connection_params(make_parser().parse_args([*words, "-O", "keepalive=5", "true"]))
+    assert [params["password"](host, "me") for host in ("a", "b")] == ["secret", "secret"]
+    assert params["become_password"]("a", "root") == "secret"
+    assert asked == [
+        "password of me (on a and all others): ",
+        "password to become root (on a and all others): ",
+    ]
+    assert params["ssh_options"] == ["-o", "Ciphers=aes128-ctr"]
+    assert params["keepalive"] == 5

@@ -138,3 +138,13 @@ def test_the_prompt(terminal: Terminal, config: str) -> None:
     terminal.key("C-c")
     terminal.key("C-d")
     terminal.wait_for(lambda lines: lines[-1:] == ["$"])
+
+
+def test_the_prompt_is_not_among_the_data(terminal: Terminal, config: str) -> None:
+    terminal.type(f"clear; execo shell {config} -w host1 > data")
+    terminal.wait_for(lambda lines: lines[-1:] == ["host1>"])
+    terminal.type("echo hello")
+    terminal.wait_for(lambda lines: lines == ["host1> echo hello", "host1>"])
+    terminal.key("C-d")
+    terminal.wait_for(lambda lines: lines[-1:] == ["$"])
+    assert (terminal.folder / "data").read_text() == "host1: hello\n"

@@ -94,7 +94,7 @@ def connection_params(options: argparse.Namespace) -> dict[str, Any]:
     if options.ssh_option:
         params["ssh_options"] = [word for one in options.ssh_option for word in ("-o", one)]
     if options.ask_password:
-        params["password"] = _asker("password")
+        params["password"] = _asker("password of")
     if options.ask_become_password:
         params["become_password"] = _asker("password to become")
     for text in options.param or ():
@@ -121,7 +121,7 @@ def _asker(what: str) -> Any:
             import getpass
 
             # From the terminal itself: stdin may be what goes to the hosts.
-            known[user] = getpass.getpass(f"{what} of {user} (on {host} and all others): ")
+            known[user] = getpass.getpass(f"{what} {user} (on {host} and all others): ")
         return known[user]
 
     return ask

@@ -59,7 +59,7 @@ def _line(prompt: str) -> str | None:
     """The next line; None = there is none."""
     while True:
         try:
-            return input(prompt).strip() if prompt else _read()
+            return input(prompt).strip() if prompt and sys.stdout.isatty() else _read(prompt)
         except EOFError:
             if prompt:
                 sys.stderr.write("\n")
@@ -68,7 +68,10 @@ def _line(prompt: str) -> str | None:
             sys.stderr.write("\n")  # what was typed is given up
 
 
-def _read() -> str:
+def _read(prompt: str) -> str:
+    # input() would put it among the data, where stdout is a file.
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
     line = sys.stdin.readline()
     if not line:
         raise EOFError
@@ -169,5 +172,6 @@ def _history() -> Any:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
             os.chmod(path, 0o600)
             readline.write_history_file(path)
+            os.chmod(path, 0o600)  # some write a new file
         except OSError as exc:
             tell(f"the history is not kept: {path}: {exc.strerror}")
