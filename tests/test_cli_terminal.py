@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from become_users import PASSWORD, People
 from execo.testing import Cluster
+from sshd import RealSshd
 from tmux import Terminal
+
+pytest_plugins = ["become_users", "sshd"]
 
 
 @pytest.fixture
@@ -148,3 +152,19 @@ def test_the_prompt_is_not_among_the_data(terminal: Terminal, config: str) -> No
     terminal.key("C-d")
     terminal.wait_for(lambda lines: lines[-1:] == ["$"])
     assert (terminal.folder / "data").read_text() == "host1: hello\n"
+
+
+@pytest.mark.sshd
+def test_a_password_is_typed_once_and_stdin_is_for_the_hosts(
+    terminal: Terminal, sshd: RealSshd, people: People
+) -> None:
+    words = f"--ssh-config none --host-key-policy off --port {sshd.port} -i {sshd.keyfile}"
+    words += f" -l {people.asks} --become root -K"
+    terminal.type(
+        f"clear; echo data | execo run {words} -w 127.0.3.[1-3] -b 'id -un; cat'; echo =$?"
+    )
+    terminal.wait_for(lambda lines: any(line.endswith("all others):") for line in lines))
+    terminal.type(PASSWORD)
+    lines = terminal.wait_for(lambda lines: "=0" in lines)
+    assert lines[-7:-2] == ["-" * 15, "127.0.3.[1-3] (3)", "-" * 15, "root", "data"]
+    assert PASSWORD not in "".join(lines)
