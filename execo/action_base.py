@@ -16,6 +16,7 @@ from .delivery import call_handlers
 from .errors import ProcessesFailed, Reason
 from .execution import Execution
 from .expect import WINDOW, ExpectOutputHandler, Patterns, search_all
+from .gathering import Groups, gather
 from .handlers import check_lifecycle_handlers
 from .host import Host
 from .output import STDOUT
@@ -157,6 +158,14 @@ class Action(AbstractContextManager["Action"]):
             if process.reason is not None:
                 found.setdefault(process.reason, []).append(process)
         return found
+
+    def gather(self, stream: int = STDOUT) -> Groups:
+        """Its processes by what they have printed so far, the equal ones together, see
+        :func:`execo.gathering.gather` (new).
+
+        :param stream: STDOUT, STDERR, or ``STDOUT | STDERR``: one after the other
+        """
+        return gather(self.processes, stream)
 
     def stats(self) -> Stats:
         """Its statistics as of now, frozen; those of the actions that it is made of beside."""

@@ -108,7 +108,15 @@ class SshConfigError(ExecoError):
 
 
 class HostSetError(ExecoError, ValueError):
-    """A text that should name hosts does not."""
+    """A text that should name hosts does not.
+
+    :param message: what is wrong
+    :param position: where in the text (characters, from 0), None if that is not known
+    """
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class SubstitutionError(ExecoError, ValueError):

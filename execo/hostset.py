@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .errors import HostSetError
 
-__all__ = ["MAX_HOSTS", "check_address", "expand", "fold", "hostset"]
+__all__ = ["MAX_HOSTS", "check_address", "expand", "fold", "group_names", "hostset"]
 
 MAX_HOSTS = 1_000_000
 """How many hosts one text may name: a slip such as ``node[1-9999999999]`` is refused before it
@@ -116,10 +116,16 @@ def hostset(text: str) -> list[str]:
     try:
         found = NodeSet(bare)
     except (NodeSetException, RangeSetException) as exc:
-        raise HostSetError(f"{text!r} names no host: {exc}") from exc
+        place = _fault(text)
+        where = "" if place is None else f", at character {place + 1}"
+        raise HostSetError(f"{text!r} names no host: {exc}{where}", position=place) from exc
     # What ClusterShell lets out of some malformed ranges, "[-8--4-5]" for one.
     except ValueError as exc:
-        raise HostSetError(f"{text!r} names no host: a range in it is malformed") from exc
+        place = _fault(text)
+        where = "" if place is None else f", at character {place + 1}"
+        raise HostSetError(
+            f"{text!r} names no host: a range in it is malformed{where}", position=place
+        ) from exc
     except (GroupResolverError, GroupSourceError) as exc:
         raise HostSetError(
             f"{text!r} names no host: its group cannot be resolved "
@@ -131,6 +137,29 @@ def hostset(text: str) -> list[str]:
     if len(found) > MAX_HOSTS:
         raise _too_many(text)
     return [check_address(address) for address in found]
+
+
+def group_names(source: str | None = None) -> list[str]:
+    """Return the groups of a group source, sorted, as :func:`hostset` takes them: ``@gpu``,
+    ``@racks:r1``.
+
+    It may block: a source can be a command that groups.conf names. (new)
+
+    :param source: None = the default one, whose groups need no ``source:``
+    :raises HostSetError: there is no such source, or it cannot list its groups
+    """
+    from ClusterShell.NodeSet import std_group_resolver
+    from ClusterShell.NodeUtils import GroupResolverError, GroupSourceError
+
+    resolver = std_group_resolver()
+    try:
+        names = resolver.grouplist(source)
+    except (GroupResolverError, GroupSourceError) as exc:
+        name = "the default source" if source is None else f"the source {source!r}"
+        raise HostSetError(
+            f"the groups of {name} cannot be listed ({type(exc).__name__}: {exc}); see groups.conf"
+        ) from exc
+    return sorted(f"@{name}" if source is None else f"@{source}:{name}" for name in names)
 
 
 def fold(addresses: Iterable[str]) -> str:
@@ -239,6 +268,38 @@ def _length(subrange: str) -> int:
         return 1
     sign = -1 if subrange.lstrip().startswith("-") else 1
     return max(0, (int(last) - sign * int(first)) // max(1, int(step or 1))) + 1
+
+
+def _fault(text: str) -> int | None:
+    """Where a text that ClusterShell has refused is wrong, which it does not tell."""
+    opened = None
+    operand = False
+    for place, character in enumerate(text):
+        if character == "[" and opened is None:
+            opened = place
+        elif character == "]" and opened is not None:
+            begin = opened + 1
+            for subrange in text[begin:place].split(","):
+                match = re.fullmatch(_SUBRANGE, subrange)
+                if match is None or (match[2] and _is_empty(*match.groups())):
+                    return begin
+                begin += len(subrange) + 1
+            opened = None
+        elif character in "[]":
+            return place if opened is None else opened
+        elif character in ",!&^" and opened is None:
+            if not operand:
+                return place
+            operand = False
+            continue
+        operand = operand or not character.isspace()
+    if opened is not None:
+        return opened
+    return None if operand else len(text)
+
+
+def _is_empty(first: str, last: str, step: str | None) -> bool:
+    return int(last) < int(first) or (step is not None and int(step) == 0)
 
 
 def _too_many(text: str) -> HostSetError:

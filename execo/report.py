@@ -9,9 +9,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .time_utils import format_seconds, unixts_to_datetime
+
+if TYPE_CHECKING:
+    from .gathering import Groups
 
 __all__ = ["Report", "Stats"]
 
@@ -185,13 +188,15 @@ class Report:
     :param name: the name of the whole, in the first row of the table
 
     The report is a snapshot: it holds what was true when each object was added. It can be printed
-    (``str(report)`` is :meth:`to_string`), read and pickled from any thread.
+    (``str(report)`` is :meth:`to_string`), read and pickled from any thread. For :meth:`gather` it
+    keeps the objects, too, with their outputs; what is pickled is without them.
     """
 
     def __init__(self, stats_objects: Iterable[Any] | None = None, name: str = "Report") -> None:
         #: The name of the report; may be set.
         self.name = name
         self._parts: list[Stats] = []
+        self._objects: list[Any] = []
         if stats_objects is not None:
             self.add(stats_objects)
 
@@ -204,8 +209,21 @@ class Report:
         """
         if isinstance(stats_objects, Mapping) or hasattr(stats_objects, "stats"):
             stats_objects = [stats_objects]
+        objects = list(stats_objects)
         # One extend(), which no other thread sees half done.
-        self._parts.extend([_stats_of(one) for one in stats_objects])
+        self._parts.extend([_stats_of(one) for one in objects])
+        self._objects.extend(one for one in objects if not isinstance(one, Mapping))
+
+    def gather(self, stream: int = 1) -> Groups:
+        """The processes of what was added by what they have printed so far (not: when they were
+        added), the equal ones together, see :func:`execo.gathering.gather`. Each process counts
+        once; there are none in a report that was pickled, or is of :class:`Stats`. (new)
+
+        :param stream: STDOUT, STDERR, or ``STDOUT | STDERR``: one after the other
+        """
+        from .gathering import gather
+
+        return gather(dict.fromkeys(_processes_of(self._objects)), stream)
 
     def stats(self) -> Stats:
         """The totals, with what was added in ``sub_stats``."""
@@ -260,8 +278,25 @@ class Report:
         return f"<Report {self.name!r}: {len(self._parts)} parts>"
 
     def __getstate__(self) -> dict[str, Any]:
-        # copy.copy() would otherwise share the list, and what is added to one be in both.
-        return {**self.__dict__, "_parts": list(self._parts)}
+        # What has run belongs to this program.
+        return {**self.__dict__, "_parts": list(self._parts), "_objects": []}
+
+    def __copy__(self) -> Report:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        # Else what is added to one would be in both.
+        twin._parts, twin._objects = list(self._parts), list(self._objects)
+        return twin
+
+
+def _processes_of(objects: Iterable[Any]) -> Iterator[Any]:
+    for one in objects:
+        if isinstance(one, Report):
+            yield from _processes_of(list(one._objects))
+        elif hasattr(one, "processes"):
+            yield from one.processes
+        elif hasattr(one, "stdout_bytes"):
+            yield one
 
 
 def _stats_of(one: Any) -> Stats:

@@ -41,7 +41,8 @@ KINDS = REMOTE | rooms("serial taktuk port_forwarder factory")
 DOORS = KINDS | rooms("process action")
 SCHEDULERS = DOORS | rooms("schedulers.*")
 PUBLIC = (
-    SCHEDULERS - rooms("_core.*") | rooms("execo exception engine.* clustershell.* jobs.*")
+    SCHEDULERS - rooms("_core.*")
+    | rooms("execo exception engine.* clustershell.* jobs.* gathering progress.*")
 ) | rooms("transports transports.base")
 
 MAY_IMPORT: dict[str, Collection[str]] = {
@@ -56,10 +57,12 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "host":                  PLAIN,
     "hostset":               PLAIN,
     "substitutions":         PLAIN,
-    "report":                PLAIN,
+    "report":                PLAIN | rooms("gathering"),
     "_core.*":               rooms("errors time_utils log"),
     "output":                HANDLERS,
     "handlers":              HANDLERS,
+    "gathering":             PLAIN | rooms("output differences"),  # by what processes have
+    "differences":           (),
     "search":                HANDLERS,
     "expect":                HANDLERS,
     "transports.base":       CORE,
@@ -226,7 +229,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "ssh_process":           PROCESS,
     "serial":                PROCESS,
     "execution":             ACTION,
-    "action_base":           ACTION | rooms("progress.*"),
+    "action_base":           ACTION | rooms("progress.* gathering"),
     "action_groups":         ACTION,
     "action_waits":          ACTION,
     "remote":                ACTION | rooms("serial"),
@@ -253,6 +256,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "ssh_utils":             PLAIN,
     "utils":                 PLAIN | rooms("ports"),
     # Nobody imports these.
+    "__main__":              rooms("cli.*"),
     "cli.*":                 PUBLIC,
     "ipython":               PUBLIC,
     "testing.*":             PUBLIC,
@@ -312,6 +316,7 @@ LIBRARIES: dict[str, str] = {
     "jinja2": "(engine.html)",
     "markupsafe": "(engine.html)",  # comes with jinja2
     "rich": "(progress.*)",
+    "shtab": "(cli.completion)",
     "pandas": "(report) (engine.*)",
 }
 

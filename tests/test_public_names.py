@@ -80,7 +80,10 @@ PUBLIC = {
 ALSO = {
     "config": ["make_connection_params"],
     "exception": ["ActionsFailed", "ProcessesFailed"],
+    "cli": ["main"],
+    "gathering": ["Group", "Groups", "gather"],
     "host": ["get_unique_hosts_list"],
+    "hostset": ["expand", "fold", "group_names", "hostset"],
     "log": ["style"],
     "process": ["ProcessBase"],
 }

@@ -54,7 +54,7 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """A line, and the key that ends it."""
-        self._tmux("send-keys", "-l", text)
+        self._tmux("send-keys", "-l", "--", text)
         self._tmux("send-keys", "Enter")
 
     def key(self, name: str) -> None:

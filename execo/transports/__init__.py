@@ -17,6 +17,7 @@ __all__ = [
     "Statistics",
     "close_idle",
     "get",
+    "names",
     "register",
     "statistics",
 ]
@@ -46,6 +47,11 @@ def register(name: str, factory: str) -> None:
     _factories[name] = factory
 
 
+def names() -> list[str]:
+    """What processes can ask for, sorted; beside ``auto``, which chooses one of them."""
+    return sorted(_factories.keys() - _INTERNAL)
+
+
 def get(runtime: Runtime, name: str) -> Transport:
     """The transport ``name`` of this runtime, made at the first call.
 
@@ -57,8 +63,9 @@ def get(runtime: Runtime, name: str) -> Transport:
             transport = runtime.transports.get(name)
             if transport is None:
                 if name not in _factories:
-                    known = ", ".join(sorted(_factories.keys() - _INTERNAL))
-                    raise ValueError(f"no transport named {name!r}; there are: {known}")
+                    raise ValueError(
+                        f"no transport named {name!r}; there are: {', '.join(names())}"
+                    )
                 module, _, attribute = _factories[name].partition(":")
                 with fork_gate:
                     factory = getattr(importlib.import_module(module), attribute)
