@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "kill_timeout"]
 
+LATE = 0.1
+"""Seconds by which the I/O thread comes too late when it cannot have heard what there was."""
+
+MOST_DRAINS = 10
+"""Times the drain limit that it may be put off for that."""
+
 LONG_WAIT = 5.0
 """Seconds of waiting for a slot from which on it is worth a word."""
 
@@ -69,7 +75,7 @@ class Run(Outcome):
     _feed: Feed | None = None
     _force_timer: TimerHandle | None = None
     _timeout_timer: TimerHandle | None = None
-    _quiet_since = 0.0
+    _quiet_since = _exited_at = 0.0
     _early_signals: tuple[tuple[int, float | None], ...] = ()
     _sent_signals: frozenset[int] = frozenset()
     _reading: Reading | None = None
@@ -187,8 +193,8 @@ class Run(Outcome):
         if not self._stdout_open and not self._stderr_open:
             self._end()
         else:
-            self._quiet_since = self.runtime.loop.time()
-            self._check_drain()
+            self._exited_at = self._quiet_since = self.runtime.loop.time()
+            self._check_drain(self._quiet_since)
 
     def on_error(self, error: ProcessError) -> None:
         if self.ended or self._try_again(error):
@@ -391,19 +397,24 @@ class Run(Outcome):
         if self._has_handlers(stream):
             self.delivery.output(None, stream, b"", eof=True, error=error)
 
-    def _check_drain(self) -> None:
+    def _check_drain(self, due: float) -> None:
         if self.state is not State.DRAINING:
             return
-        loop = self.runtime.loop
-        left = self._quiet_since + self._drain_timeout - loop.time()
-        if self._delivery is not None and self._delivery.paused:
+        now = self.runtime.loop.time()
+        paused = self._delivery is not None and self._delivery.paused
+        if paused:
             # Not silent, but held up by its own handlers.
-            self._quiet_since = loop.time()
-        elif left <= 0:
+            self._quiet_since = now
+        elif now - due > LATE and now - self._exited_at < MOST_DRAINS * self._drain_timeout:
+            # Nothing was heard, because this machine is so busy that nobody listened.
+            self._quiet_since = now
+        left = self._quiet_since + self._drain_timeout - now
+        if left <= 0 and not paused:
             self.drained = False
             self._end()
             return
-        loop.call_later(max(left, 0.01), self._check_drain)
+        left = max(left, 0.01)
+        self.runtime.loop.call_later(left, self._check_drain, now + left)
 
     def _force_in(self, seconds: float) -> None:
         loop = self.runtime.loop

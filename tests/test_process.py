@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from execo import Local, Process, ProcessesFailed, Reason, SequentialActions, configuration, logger
+from execo._core.runtime import get_runtime
 from execo.process import ProcessLifecycleHandler, ProcessOutputHandler
 
 IGNORES_TERM = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
@@ -610,6 +611,21 @@ def test_output_after_the_end_is_counted_and_dropped(
         threading.Event().wait(0.01)
     assert p.truncated == len("late\n")
     assert p.stdout == "early\n"
+
+
+def test_silence_does_not_count_while_the_i_o_thread_is_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(configuration, "drain_timeout", 2)
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    p = Process(f"(read x <{go}; echo late) & exit 3", shell=True, nolog_exit_code=True).start()
+    while p.exit_code is None:
+        threading.Event().wait(0.01)
+    get_runtime().loop.run_sync(threading.Event().wait, 2.2)  # as if it got no time
+    go.write_text("now\n")
+    p.wait(20)
+    assert (p.exit_code, p.drained, p.stdout) == (3, True, "late\n")
 
 
 def _noisy(options: dict[str, Any]) -> tuple[Process, int]:
