@@ -208,6 +208,8 @@ class Exec:
     :param secret_env: variables to set, too, that nobody else gets to see; for the transports
       ``become`` and ``local``
     :param through: the transport that carries it, for the transport ``become``
+    :param merge: stderr goes where stdout goes, as one stream 1 in the order in which it was
+      written; for the transport ``local``, others bring both apart
     """
 
     command: str | tuple[str, ...]
@@ -223,6 +225,7 @@ class Exec:
     become: Become | None = None
     secret_env: Mapping[str, str] | None = field(default=None, repr=False)
     through: str = ""
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
