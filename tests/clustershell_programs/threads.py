@@ -139,15 +139,15 @@ def a_task_in_a_thread_is_aborted(cs: Any, place: Place) -> list[Any]:
 
 @program
 def a_task_in_a_thread_is_killed(cs: Any, place: Place) -> list[Any]:
-    before = threading.active_count()
     task = cs.Task()
-    handler = recorder(cs)
+    threads: list[threading.Thread] = []
+    handler = recorder(cs, ev_read=lambda *_: threads.append(threading.current_thread()))
     task.shell("echo out; sleep 20", key="k", handler=handler)
     task.resume()
     until(lambda: only(handler.events, "ev_read"))
     task.abort(kill=True)
     cs.task_wait()
-    ended = until(lambda: threading.active_count() <= before)
+    ended = until(lambda: not threads[0].is_alive())
     return [*handler.events, ended]
 
 
