@@ -233,12 +233,11 @@ class Engine:
         limit = None if timeout is None or timeout <= 0 else time.monotonic() + timeout
         self.running = True
         try:
-            self._drain()
             for port in list(self._ports):
                 port._start()
             while True:
-                self._start_clients()
                 self._drain()
+                self._start_clients()
                 if not self._held and self._settle():
                     break
                 due = self._next_due()
@@ -281,11 +280,14 @@ class Engine:
     # -- starting -----------------------------------------------------------------------------
 
     def _start_clients(self) -> None:
-        for window in list(self._windows.values()):
-            while chosen := window.take():
-                self._start(chosen)
+        # Handlers, which are told of starts, may schedule more.
+        while chosen := [client for one in list(self._windows.values()) for client in one.take()]:
+            self._start(chosen)
 
     def _start(self, clients: list[Client]) -> None:
+        if self._task.info("debug"):
+            for client in clients:
+                self._task.info("print_debug")(self._task, f"start {client!r}")
         for client in clients:
             client.prepare()
         failed = self._open([client for client in clients if isinstance(client, ProcessClient)])

@@ -13,6 +13,7 @@ from execo.transports.base import Exec, Request
 
 from .client import Client, ProcessClient
 from .errors import WorkerBadArgumentError
+from .event import tell
 from .sink import Pausable
 from .worker import Worker
 
@@ -177,6 +178,11 @@ class StreamClient(Client):
         if not self._lasting and not self.closed:
             self.drop()
             self.finish(None)
+
+    def aborted(self, timedout: bool) -> None:
+        if self.started:
+            tell(self.worker, "ev_hup", self.key, None)
+        super().aborted(timedout)
 
     def drop(self) -> None:
         if self.engine is not None:

@@ -44,6 +44,7 @@ class Worker:
     SNAME_STDERR: str = "stderr"
 
     _fanout: int | None = None
+    _warns_of_timeout = True
 
     def __init__(self, handler: EventHandler | None) -> None:
         self.eh = handler
@@ -77,7 +78,11 @@ class Worker:
             client.abort()
 
     def did_timeout(self) -> bool:
-        """Whether a timeout has ended some of it."""
+        """Whether a timeout has ended some of it.
+
+        :raises WorkerError: if the worker is not scheduled
+        """
+        _ = self._bound
         return self._timedout
 
     def read(self, node: Any = None, sname: str = "stdout") -> bytes | None:
@@ -231,6 +236,7 @@ class Worker:
 class DistantWorker(Worker):
     """A worker that has nodes, each with output and a return code of its own."""
 
+    _warns_of_timeout = False  # as there
     _failures: dict[Any, ProcessError]
     nodes: NodeSet
 
@@ -320,9 +326,10 @@ class DistantWorker(Worker):
     ) -> Iterator[tuple[int, NodeSet]]:
         """Each return code, and the nodes that have it.
 
-        :param match_keys: of these nodes alone: a collection, or a node set as text
+        :param match_keys: of these nodes alone: a collection, or a node set as text; empty = of
+          all
         """
-        wanted = None if match_keys is None else set(_node_list(match_keys))
+        wanted = set(_node_list(match_keys)) if match_keys else None
         for rc, nodes in self._bound._results.rcs(self).items():
             found = nodes if wanted is None else [node for node in nodes if node in wanted]
             if found:

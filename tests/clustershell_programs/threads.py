@@ -139,7 +139,6 @@ def a_task_in_a_thread_is_aborted(cs: Any, place: Place) -> list[Any]:
 
 @program
 def a_task_in_a_thread_is_killed(cs: Any, place: Place) -> list[Any]:
-    before = threading.active_count()
     task = cs.Task()
     handler = recorder(cs)
     task.shell("echo out; sleep 20", key="k", handler=handler)
@@ -147,7 +146,7 @@ def a_task_in_a_thread_is_killed(cs: Any, place: Place) -> list[Any]:
     until(lambda: only(handler.events, "ev_read"))
     task.abort(kill=True)
     cs.task_wait()
-    ended = until(lambda: threading.active_count() <= before)
+    ended = until(lambda: not task.thread.is_alive())
     return [*handler.events, ended]
 
 
