@@ -245,7 +245,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "execo":                 DOORS,
     "schedulers.*":          DOORS,
     "engine.*":              SCHEDULERS | rooms("progress.*"),
-    "clustershell.*":        SCHEDULERS,
+    "clustershell.*":       SCHEDULERS | rooms("topology transports"),
     "jobs.*":                SCHEDULERS,
     "_engine_compat.*":      rooms("engine.*"),
     # For scripts of execo 2.8.2.

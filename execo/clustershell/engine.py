@@ -195,8 +195,9 @@ class Engine:
     def _next_due(self) -> float | None:
         while self._due:
             entry = self._due[0]
-            if entry[2].due is entry:
-                return entry[0]
+            when, _, what = entry
+            if what.due is entry:
+                return when
             heapq.heappop(self._due)  # what is over, or was put off
         return None
 
@@ -384,6 +385,6 @@ def _not_started(client: Client, cause: Exception) -> ProcessError:
     if isinstance(cause, ProcessError):
         return cause
     logger.debug("not started: %r", client, exc_info=cause)
-    error = SpawnError(f"cannot start it for {client.key}: {cause or type(cause).__name__}")
+    error = SpawnError(f"cannot start it for {client.key}: {str(cause) or type(cause).__name__}")
     error.__cause__ = cause
     return error

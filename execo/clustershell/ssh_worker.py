@@ -175,7 +175,7 @@ class WorkerSsh(ExecWorker):
     def packages(self) -> Packages:
         """What all nodes receive, found once."""
         if self._packages is None:
-            self._packages = Packages([(os.fspath(self.source),)] * len(self._clients))
+            self._packages = Packages([(str(self.source),)] * len(self._clients))
         return self._packages
 
 

@@ -24,7 +24,7 @@ from .errors import (
     EngineAbortException,
     EngineTimeoutException,
     TaskError,
-    TimeoutError,
+    TimeoutError,  # noqa: A004 - its name there
 )
 from .event import EventHandler
 from .port import EnginePort
@@ -89,9 +89,7 @@ class Task:
     ) -> None:
         """Nothing: it is the same object for the same thread."""
 
-    def _init(
-        self, thread: threading.Thread | None, number: int, given: Defaults | None
-    ) -> None:
+    def _init(self, thread: threading.Thread | None, number: int, given: Defaults | None) -> None:
         found = given or defaults()
         self._default: dict[str, Any] = dict(found.task_default)
         self._info: dict[str, Any] = dict(found.task_info)
@@ -123,8 +121,8 @@ class Task:
     ) -> None:
         """What happens to an exception that leaves a run in a thread of the task's own: its
         traceback goes to stderr."""
-        print(f"Exception in thread {self.thread}:", file=sys.stderr)
-        traceback.print_exception(exc_type, exc_value, tb, file=sys.stderr)
+        lines = traceback.format_exception(exc_type, exc_value, tb)
+        sys.stderr.write(f"Exception in thread {self.thread}:\n{''.join(lines)}")
 
     @property
     def excepthook(self) -> ExceptHook:
@@ -542,9 +540,7 @@ class Task:
         """Block until its run is over; returns at once if there is none."""
         if self._own_thread:
             with self._state:
-                self._state.wait_for(
-                    lambda: self._asked <= self._done or not self._is_alive()
-                )
+                self._state.wait_for(lambda: self._asked <= self._done or not self._is_alive())
             if self._quit and not self._is_mine():
                 self.thread.join()
         elif not self._is_mine():
