@@ -208,7 +208,9 @@ class TreeTransport:
         links = list(self._links.values())
         return {
             "gateways": len(links),
-            "connections": sum(len(leaves) for one in links for leaves in list(one.leaves.values())),
+            "connections": sum(
+                len(leaves) for one in links for leaves in list(one.leaves.values())
+            ),
             "commands": len(self._live),
             "gateways_lost": self._lost,
             "rerouted": self._rerouted,

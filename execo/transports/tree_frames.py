@@ -185,9 +185,7 @@ def _read(line: bytes) -> tuple[Frame, int]:
     return Frame(op, number, why=why[:_NOISE_LENGTH], spawn=header.get("spawn") is True), size
 
 
-def _number(
-    header: dict[str, object], key: str, default: int | None, most: int = _GREATEST
-) -> int:
+def _number(header: dict[str, object], key: str, default: int | None, most: int = _GREATEST) -> int:
     value = header.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise FrameError(f"{key} cannot be {str(value)[:50]!r}")

@@ -4,6 +4,7 @@ other commands are the user's."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from execo._core.timer import Timer
@@ -166,6 +167,12 @@ class TreeLeaf:
         self._tell(kill_order(number, signal_number, group=group, runs=runs))
         return True
 
+    def look(self, number: int, answer: Callable[[str], object]) -> None:
+        """Have the host say what is left of a command: ``lead``, the command itself; ``left``, only
+        something that it has started; or nothing. Not called if the host does not answer."""
+        if not self.over and self.hello is not None:
+            _Look(self._link, self.id, _LOOK.format(nonce=self._nonce, number=number), answer)
+
     def _tell(self, order: str) -> None:
         if not self.over:
             self._link.feed([self.id], order.encode())
@@ -235,14 +242,13 @@ class TreeLeaf:
             self._heard = self._heard[-100:]
 
     def on_end(self, stream: int) -> None:
-        if stream == 1:
-            self._retired = True  # without its guard, it takes no further command
+        pass  # the guard closes its output when it has its first signal to send
 
     def on_took(self, count: int) -> None:
         pass
 
     def on_stuck(self) -> None:
-        pass
+        self._retired = True  # without its guard, it takes no further command
 
     def on_exit(self, code: int | None) -> None:
         self._end(self._why(code))
@@ -303,6 +309,39 @@ class TreeLeaf:
                 self._link.place(channel)  # it has come as this one went
             else:
                 channel.refuse(_own(error))
+
+
+# Zombies have no environment: the leader is one that bears its own process id in its mark.
+_LOOK = (
+    'exec /bin/sh -c \'f=; for l in $(grep -asHoE "EXECO_MARK={nonce}[.]{number}[.][0-9]+" '
+    "/proc/[0-9]*/environ 2>/dev/null); do p=${{l#/proc/}}; p=${{p%%/*}}; "
+    "case ${{l##*.}} in $p) echo lead; exit;; esac; f=1; done; [ $f ] && echo left; echo end'"
+)
+
+
+class _Look:
+    """A small command of ours, which tells something in a word."""
+
+    def __init__(
+        self, link: TreeLink, connection: int, text: str, answer: Callable[[str], object]
+    ) -> None:
+        self._answer = answer
+        self._said = b""
+        link.order(self, "open", text.encode(), on=connection, room=4096)
+
+    def on_up(self) -> None: ...
+    def on_no(self, why: str, spawn: bool) -> None: ...
+    def on_took(self, count: int) -> None: ...
+    def on_stuck(self) -> None: ...
+    def on_exit(self, code: int | None) -> None: ...
+
+    def on_out(self, stream: int, data: bytes) -> None:
+        if stream == 1:
+            self._said += data[:100]
+
+    def on_end(self, stream: int) -> None:
+        if stream == 1 and (words := self._said.split()):
+            self._answer(words[0].decode("ascii", "replace"))
 
 
 def _own(error: ProcessError) -> ProcessError:

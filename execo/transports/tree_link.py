@@ -354,8 +354,8 @@ class TreeLink:
         pass
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
-        # What it has started may have survived it.
-        if self._channel is not None:
+        if self._channel is not None and not self._dismissed:
+            # What it has started may have survived it.
             self._channel.send_signal(signal.SIGKILL)
         self._over("it was sent away" if self._dismissed else self._cause(status))
 
