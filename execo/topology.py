@@ -186,7 +186,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         if not line.strip() or line.lstrip()[0] in "#;":
             continue
         if whole and line[0].isspace() and not whole.startswith("["):
-            whole += "," + line.strip()
+            whole = whole.rstrip(", ") + "," + line.strip()
             continue
         if whole:
             yield begun, whole
