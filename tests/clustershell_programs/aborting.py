@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from programs import Place, buffers, by_node, program, raised, recorder, retcodes
+from programs import Place, buffers, by_node, only, program, raised, recorder, retcodes
 
 
 @program
@@ -48,7 +48,7 @@ def a_worker_is_aborted_at_its_end(cs: Any, place: Place) -> list[Any]:
 def a_worker_is_aborted_by_another(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
-    slow = task.shell("echo out; sleep 20", key="slow", handler=handler)
+    slow = task.shell("sleep 20", key="slow", handler=handler)
     quick = recorder(cs, ev_hup=lambda *_: slow.abort())
     task.shell("sleep 0.7; echo quick", key="quick", handler=quick)
     task.resume()
@@ -58,9 +58,14 @@ def a_worker_is_aborted_by_another(cs: Any, place: Place) -> list[Any]:
 @program
 def a_worker_is_aborted_by_a_timer(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
-    handler = recorder(cs)
+    stopping = recorder(cs, ev_timer=lambda _: worker.abort())
+
+    def look(*_: object) -> None:
+        if len(only(handler.events, "ev_read")) == 3:
+            task.timer(0.1, handler=stopping)
+
+    handler = recorder(cs, ev_read=look)
     worker = task.shell("echo %h; sleep 20", nodes="n[1-3]", remote=False, handler=handler)
-    task.timer(1, handler=recorder(cs, ev_timer=lambda _: worker.abort()))
     task.resume()
     return [*by_node(handler.events), retcodes(task.iter_retcodes()), worker.num_timeout()]
 
@@ -146,9 +151,9 @@ def the_task_is_aborted_by_each_event(cs: Any, place: Place) -> list[Any]:
 def the_task_is_aborted_by_a_timer(cs: Any, place: Place) -> list[Any]:
     happened: list[Any] = []
     task = cs.task_self()
-    handler = recorder(cs)
+    stopping = recorder(cs, ev_timer=lambda _: task.abort())
+    handler = recorder(cs, ev_read=lambda *_: task.timer(0.1, handler=stopping, interval=0.1))
     task.shell("echo out; sleep 20", key="k", handler=handler)
-    task.timer(0.7, handler=recorder(cs, ev_timer=lambda _: task.abort()), interval=0.1)
     with raised(happened):
         task.resume()
     return [*happened, *handler.events, list(task.iter_buffers())]
@@ -158,10 +163,9 @@ def the_task_is_aborted_by_a_timer(cs: Any, place: Place) -> list[Any]:
 def the_task_is_aborted_by_a_thread(cs: Any, place: Place) -> list[Any]:
     happened: list[Any] = []
     task = cs.task_self()
-    handler = recorder(cs)
+    thread = threading.Timer(0.1, task.abort)
+    handler = recorder(cs, ev_read=lambda *_: thread.start())
     task.shell("echo out; sleep 20", key="k", handler=handler)
-    thread = threading.Timer(0.8, task.abort)
-    thread.start()
     begin = time.monotonic()
     with raised(happened):
         task.resume()

@@ -55,7 +55,7 @@ def ssh_time_limit(cs: Any, place: Place) -> list[Any]:
     slow = place.nodes[0]
     handler = recorder(cs)
     command = f"echo here; case $SSH_CONNECTION in *' {slow} '*) sleep 20;; esac"
-    worker = task.run(command, nodes=",".join(place.nodes[:2]), handler=handler, timeout=4)
+    worker = task.run(command, nodes=",".join(place.nodes[:2]), handler=handler, timeout=8)
     return [
         *by_node(handler.events),
         list(worker.iter_keys_timeout()),

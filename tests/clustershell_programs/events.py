@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from typing import Any
 
@@ -204,3 +206,60 @@ def one_very_long_line(cs: Any, place: Place) -> list[Any]:
     handler = recorder(cs)
     task.run("head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end", key="k", handler=handler)
     return [[len(event[3]) for event in only(handler.events, "ev_read")], handler.events[-1]]
+
+
+@program
+def the_handler_changes_between_two_lines(cs: Any, place: Place) -> list[Any]:
+    """Which have come together."""
+    second = recorder(cs)
+
+    def change(worker: Any, *_: object) -> None:
+        worker.eh = second
+
+    first = recorder(cs, ev_read=change)
+    cs.task_self().run(r"printf 'one\ntwo\n'", key="k", handler=first)
+    return [*first.events, "second", *second.events]
+
+
+@program
+def an_end_of_line_comes_in_two_pieces(cs: Any, place: Place) -> list[Any]:
+    task = cs.task_self()
+    command = r"printf 'a\r'; sleep 0.3; printf '\nb\r\n\r'; sleep 0.3; printf '\r\nc'"
+    handler = recorder(cs)
+    task.run(command, key="k", handler=handler)
+    # What a lone \r does at the end of a read is left to chance.
+    return [event[3].strip(b"\r") for event in only(handler.events, "ev_read")]
+
+
+@program
+def a_handler_forks(cs: Any, place: Place) -> list[Any]:
+    task = cs.task_self()
+
+    def fork(*_: object) -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    handler = recorder(cs, ev_read=fork)
+    task.run("echo one; sleep 0.3; echo two", key="k", handler=handler)
+    return [*handler.events]
+
+
+@program
+def a_fork_runs_commands(cs: Any, place: Place) -> list[Any]:
+    """The parent has run some, and goes on."""
+    task = cs.task_self()
+    task.run("echo parent", key="k")
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        cs.task_self().run("echo child", key="k")
+        os.write(theirs, cs.task_self().key_buffer("k"))
+        os._exit(0)
+    os.close(theirs)
+    _, status = os.waitpid(child, 0)
+    task.run("echo again", key="other")
+    with os.fdopen(ours, "rb") as file:
+        return [status, file.read(), task.key_buffer("other")]

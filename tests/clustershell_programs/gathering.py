@@ -15,7 +15,7 @@ def after(cs: Any) -> tuple[Any, Any]:
         "case %n in 0|1) echo same;; 2) echo other; echo err >&2; exit 2;;"
         " *) echo part; sleep 20;; esac"
     )
-    worker = task.run(command, nodes="n[0-3]", remote=False, stderr=True, timeout=1.5)
+    worker = task.run(command, nodes="n[0-3]", remote=False, stderr=True, timeout=4)
     return task, worker
 
 

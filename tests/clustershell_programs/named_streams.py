@@ -147,7 +147,7 @@ def a_stream_that_is_late(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     ours, theirs = os.pipe()
     handler = recorder(cs)
-    worker = cs.StreamWorker(handler=handler, key="k", timeout=0.5)
+    worker = cs.StreamWorker(handler=handler, key="k", timeout=1.5)
     worker.set_reader("stdout", ours)
     task.schedule(worker)
     os.write(theirs, b"text\n")

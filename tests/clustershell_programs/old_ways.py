@@ -129,9 +129,6 @@ def a_method_with_defaults(cs: Any, place: Place) -> list[Any]:
     events: list[Any] = []
 
     class Loose(cs.EventHandler):  # type: ignore[misc]
-        def ev_read(self, worker: Any, *arguments: Any) -> None:
-            events.append(("read", len(arguments)))
-
         def ev_hup(self, worker: Any, node: str = "?", rc: int = -1) -> None:
             events.append(("hup", node, rc))
 

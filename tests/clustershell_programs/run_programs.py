@@ -37,10 +37,10 @@ ROOMS = (
     "writing",
 )
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which a program has ended: a hang, not a speed."""
 
-AT_ONCE = 8
+AT_ONCE = 6
 
 
 class Running:

@@ -72,7 +72,7 @@ def results_stay_with_the_worker(cs: Any, place: Place) -> list[Any]:
 def timeout_of_a_worker(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
-    worker = task.shell("echo part; sleep 20", key="slow", handler=handler, timeout=0.5)
+    worker = task.shell("echo part; sleep 20", key="slow", handler=handler, timeout=3)
     task.shell("echo whole", key="quick")
     begin = time.monotonic()
     task.resume()
@@ -100,7 +100,7 @@ def timeout_of_some_nodes(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
     command = "[ %n -lt 2 ] || sleep 20; echo %h; exit %n"
-    worker = task.run(command, nodes="n[0-3]", remote=False, handler=handler, timeout=1.5)
+    worker = task.run(command, nodes="n[0-3]", remote=False, handler=handler, timeout=4)
     return [
         *by_node(handler.events[1:]),
         handler.events[0][0],
@@ -139,7 +139,7 @@ def timeout_of_the_task(cs: Any, place: Place) -> list[Any]:
     task.shell("echo part; sleep 20", key="slow", handler=handler)
     task.shell("echo whole", key="quick", handler=quick)
     with raised(happened):
-        task.resume(1.0)
+        task.resume(4)
     happened += [
         *handler.events,
         *quick.events,
@@ -199,7 +199,7 @@ def timeout_counts_from_the_start(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     task.set_info("fanout", 1)
     for key in range(3):
-        task.shell("sleep 0.7", key=key, timeout=1.8)
+        task.shell("sleep 1.5", key=key, timeout=4)
     task.resume()
     return [task.num_timeout(), retcodes(task.iter_retcodes())]
 
@@ -208,7 +208,7 @@ def timeout_counts_from_the_start(cs: Any, place: Place) -> list[Any]:
 def several_time_limits(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     order: list[Any] = []
-    for key, limit in (("b", 0.8), ("a", 0.3), ("c", 1.3)):
+    for key, limit in (("b", 1.2), ("a", 0.4), ("c", 2)):
         handler = recorder(cs, ev_close=lambda worker, _, key=key: order.append(key))
         task.shell("sleep 20", key=key, timeout=limit, handler=handler)
     task.resume()
@@ -296,10 +296,9 @@ def stderr_by_default(cs: Any, place: Place) -> list[Any]:
 def keyboard_interrupt(cs: Any, place: Place) -> list[Any]:
     happened: list[Any] = []
     task = cs.task_self()
-    handler = recorder(cs)
-    task.shell("echo out; sleep 20", key="k", handler=handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.7)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
+    handler = recorder(cs, ev_read=lambda *_: signal.setitimer(signal.ITIMER_REAL, 0.2))
+    task.shell("echo out; sleep 20", key="k", handler=handler)
     begin = time.monotonic()
     with raised(happened):
         task.resume()
@@ -314,7 +313,7 @@ def a_signal_that_is_handled(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     signal.signal(signal.SIGALRM, lambda *_: happened.append("signal"))
     signal.setitimer(signal.ITIMER_REAL, 0.3)
-    task.run("sleep 0.8; echo out", key="k")
+    task.run("sleep 1.5; echo out", key="k")
     return [*happened, task.key_buffer("k"), task.key_retcode("k")]
 
 

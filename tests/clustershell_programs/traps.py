@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 import warnings
@@ -98,7 +99,7 @@ def an_exception_in_a_timer(cs: Any, place: Place) -> list[Any]:
 def a_timeout_keeps_the_partial_line(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
-    task.run("echo one; printf 'no end'; sleep 20", key="k", handler=handler, timeout=0.7)
+    task.run("echo one; printf 'no end'; sleep 20", key="k", handler=handler, timeout=3)
     return [*handler.events, task.key_buffer("k")]
 
 
@@ -154,11 +155,11 @@ def a_time_limit_ends_the_whole_group(cs: Any, place: Place) -> list[Any]:
     found = []
     for name, options in (("local", {"key": "k"}), ("exec", {"nodes": "n1", "remote": False})):
         mark = place.folder / name
-        worker = task.run(command.format(mark), timeout=1, **options)
+        worker = task.run(command.format(mark), timeout=3, **options)
         found.append(worker.did_timeout() and gone(mark))
     place.connect(task)
     mark = place.folder / "ssh"
-    task.run(command.format(mark), nodes=place.nodes[0], timeout=3)
+    task.run(command.format(mark), nodes=place.nodes[0], timeout=8)
     return [*found, gone(mark)]
 
 
@@ -336,3 +337,70 @@ def a_thousand_nodes_here(cs: Any, place: Place) -> list[Any]:
         len(only(events, "ev_hup")) == 1000,
         len(list(task.iter_buffers())) == 1000,
     ]
+
+
+@ours_alone(True, False, b"next")
+def the_last_event_always_adds_more(cs: Any, place: Place) -> list[Any]:
+    """An abort ends that as well."""
+    task = cs.task_self()
+    added = [0]
+
+    def more(worker: Any, timedout: bool) -> None:
+        added[0] += 1
+        task.shell("sleep 0.05", key=added[0], handler=handler)
+
+    handler = recorder(cs, ev_close=more)
+    task.shell("sleep 0.05", key=0, handler=handler)
+    task.timer(1.5, handler=recorder(cs, ev_timer=lambda _: task.abort()))
+    task.resume()
+    found = [added[0] > 1, task.running()]
+    task.run("echo next", key="next")
+    return [*found, task.key_buffer("next")]
+
+
+@ours_alone(("raised", "KeyboardInterrupt"), 3, True, b"next")
+def interrupts_in_the_last_events(cs: Any, place: Place) -> list[Any]:
+    """All are ended, whatever their handlers raise when another one has ended the run."""
+    happened: list[Any] = []
+    task = cs.task_self()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def fail(*_: object) -> None:
+        raise LookupError("mine")
+
+    handlers = [recorder(cs, ev_close=interrupt) for _ in range(3)]
+    marks = [place.folder / f"pid-{number}" for number in range(3)]
+    for mark, handler in zip(marks, handlers, strict=True):
+        task.shell(f"echo $$ > {mark}; exec sleep 20", key=mark.name, handler=handler)
+    # Once they run.
+    wait = " && ".join(f"[ -s {mark} ]" for mark in marks)
+    command = f"until {wait}; do sleep 0.05; done; echo ready; sleep 20"
+    task.shell(command, key="f", handler=recorder(cs, ev_read=fail))
+    with raised(happened):
+        task.resume()
+    closes = sum(len(only(handler.events, "ev_close")) for handler in handlers)
+    task.run("echo next", key="next")
+    return [*happened, closes, all(map(gone, marks)), task.key_buffer("next")]
+
+
+@ours_alone(30_000_000, True)
+def a_slow_handler_holds_commands_up(cs: Any, place: Place) -> list[Any]:
+    """What they print does not fill the memory meanwhile."""
+    task = cs.task_self()
+    task.set_default("stdout_msgtree", False)
+    counted = [0]
+
+    def count(worker: Any, node: Any, sname: str, msg: bytes) -> None:
+        if not counted[0]:
+            time.sleep(1.5)
+        counted[0] += len(msg) + 1
+
+    handler = recorder(cs, "ev_read", ev_read=count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for key in range(3):
+        task.shell(f"yes {'x' * 999} | head -c 10000000", key=key, handler=handler)
+    task.resume()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return [counted[0], grown < 25]

@@ -54,7 +54,7 @@ def a_window_that_grows(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     task.set_info("fanout", 1)
     handler = recorder(cs, ev_start=lambda worker: task.set_info("fanout", 4))
-    task.run("sleep 0.8", nodes="n[1-4]", remote=False, handler=handler)
+    task.run("sleep 2", nodes="n[1-4]", remote=False, handler=handler)
     return [most(handler.events), task.info("fanout")]
 
 
@@ -91,7 +91,7 @@ def an_autoclose_worker(cs: Any, place: Place) -> list[Any]:
     main = recorder(cs)
     begin = time.monotonic()
     closing = task.shell("sleep 20; echo late", key="a", handler=handler, autoclose=True)
-    task.shell("sleep 0.5; echo main", key="m", handler=main)
+    task.shell("sleep 1.5; echo main", key="m", handler=main)
     task.resume()
     return [
         time.monotonic() - begin < 15,
@@ -108,7 +108,7 @@ def an_autoclose_worker_that_ends_before(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
     task.shell("echo early", key="a", handler=handler, autoclose=True)
-    task.shell("sleep 0.8", key="m")
+    task.shell("sleep 2", key="m")
     task.resume()
     return [*handler.events]
 
@@ -130,7 +130,7 @@ def an_autoclose_timer(cs: Any, place: Place) -> list[Any]:
     timer = task.timer(20, handler=handler, autoclose=True)
     quick = recorder(cs)
     task.timer(0.2, handler=quick, autoclose=True)
-    task.shell("sleep 0.6", key="m")
+    task.shell("sleep 1.5", key="m")
     task.resume()
     return [time.monotonic() - begin < 15, handler.events, quick.events, timer.is_valid()]
 
