@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from execo import transports
@@ -100,9 +99,9 @@ class Engine:
         self._numbers = itertools.count()
         self._backlog: deque[tuple[Any, ...]] = deque()
 
-    @cached_property
+    @property
     def runtime(self) -> Runtime:
-        """What runs behind it."""
+        """What runs behind it: in a forked child another one."""
         return get_runtime(configuration["switch_interval"])
 
     @property
@@ -216,7 +215,7 @@ class Engine:
     def _fire(self, timer: EngineBaseTimer, when: float) -> None:
         timer._fire()
         if timer.due is None and not timer._over:
-            if timer.interval >= 0:
+            if timer.interval > 0:
                 # From the date that it was due: a slow handler does not make it slower.
                 self._schedule_at(timer, when + timer.interval)
             else:
@@ -334,7 +333,7 @@ class Engine:
 
         :param timedout: what runs has had its time
         :param ports: ports are closed, too
-        :returns: what a handler has raised meanwhile, the first one
+        :returns: what a handler has raised meanwhile: a Ctrl-C, or the first exception
         """
         raised = self._abort_all(timedout=timedout)
         self._forget_timers()
@@ -352,8 +351,11 @@ class Engine:
                     if timedout and client.started:
                         self._task._results.add_timeouts(client)
                     client.abort(timedout=timedout)
-                except Exception as exc:  # noqa: BLE001 - all are ended, then it is raised
-                    first = first or exc
+                except BaseException as exc:  # noqa: BLE001 - all are ended, then it is raised
+                    # A Ctrl-C may have come before the command was told to end.
+                    client.drop()
+                    if first is None or isinstance(first, Exception):
+                        first = exc
                 self.remove(client)
         return first
 

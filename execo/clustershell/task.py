@@ -45,6 +45,17 @@ _tasks: weakref.WeakKeyDictionary[threading.Thread, Task] = weakref.WeakKeyDicti
 _number = 0
 
 
+def _after_fork() -> None:
+    for thread, task in list(_tasks.items()):
+        if thread is threading.current_thread():
+            task._after_fork()
+        else:
+            del _tasks[thread]  # only this one thread is there
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Park:
     """Somebody wants a run to stand still."""
 
@@ -113,6 +124,15 @@ class Task:
         self._parks: list[_Park] = []
         self._aborts: list[object] = []
         self._go_on: Latch | None = None  # who fires it ends the standing still
+
+    def _after_fork(self) -> None:
+        """In a forked child: what runs belongs to the parent."""
+        self._default_lock = threading.Lock()
+        self._state = threading.Condition()
+        self._engine = Engine(self)
+        self._results.clear()
+        self._asked = self._done = 0
+        self._parks, self._aborts, self._go_on = [], [], None
 
     # -- its thread ---------------------------------------------------------------------------
 
@@ -381,7 +401,7 @@ class Task:
 
         :param fire: seconds until it does
         :param handler: the handler
-        :param interval: seconds until it does again; negative = once
+        :param interval: seconds until it does again; 0 or negative = once
         :param autoclose: a run does not wait for it
         :raises ValueError: for a negative ``fire``, or no handler
         """
@@ -447,10 +467,14 @@ class Task:
             raised = engine.clear(timedout=True)
             raise (raised or TimeoutError(f"the limit of {timeout} s is reached")) from exc
         except EngineAbortException as exc:
-            engine.clear()
+            raised = engine.clear()
             self._aborted(exc.kill)
-        except BaseException:
-            engine.clear()
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised from exc
+        except BaseException as exc:
+            raised = engine.clear()
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised from exc
             raise
         else:
             engine.tidy()

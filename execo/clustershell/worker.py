@@ -177,14 +177,18 @@ class Worker:
                     for line in lines:
                         take(source, line)
             return
+        handler = self.eh
         for line in lines:
+            if self.eh is not handler:  # it may be changed by any event
+                handler, call = self.eh, tell_line(self)
             for node, take in zip(nodes, takers, strict=True):
                 self._set_node(node)
                 self.current_sname = sname
                 self._note_line(line, on_stderr)
                 if take is not None:
                     take((self, node), line)
-                call(node, sname, line)
+                if call is not None:
+                    call(node, sname, line)
                 if client.closed:
                     return  # by the handler: it has heard of the end
 
