@@ -86,7 +86,7 @@ def a_timer_that_is_invalidated_before(cs: Any, place: Place) -> list[Any]:
     timer = task.timer(0.2, handler=handler)
     timer.invalidate()
     task.resume()
-    return [handler.events, timer.is_valid()]
+    return handler.events
 
 
 @program
@@ -307,6 +307,6 @@ def an_exception_in_a_port(cs: Any, place: Place) -> list[Any]:
 def an_interval_of_zero_is_none(cs: Any, place: Place) -> list[Any]:
     task = cs.task_self()
     handler = recorder(cs)
-    timer = task.timer(0.1, handler=handler, interval=0)
+    task.timer(0.1, handler=handler, interval=0)
     task.run("sleep 0.6", key="k")
-    return [handler.events, timer.is_valid()]
+    return handler.events
