@@ -52,7 +52,7 @@ from .errors import (
     TaskError,
     TaskException,
     TaskMsgTreeError,
-    TimeoutError,
+    TimeoutError,  # noqa: A004 - its name there
     WorkerBadArgumentError,
     WorkerError,
     WorkerException,

@@ -49,6 +49,9 @@ class Client:
         """The nodes that what it prints is of."""
         return (self.key,)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.key!r} in {self.worker!r}>"
+
     # -- starting -----------------------------------------------------------------------------
 
     def prepare(self) -> None:
@@ -141,7 +144,11 @@ class Client:
         self._leave()
         if self.started:
             self.drop()
-        self.worker._on_client_abort(self, timedout and self.started)
+        self.aborted(timedout and self.started)
+
+    def aborted(self, timedout: bool) -> None:
+        """It has been ended."""
+        self.worker._on_client_abort(self, timedout)
 
     def _leave(self) -> None:
         self.closed = True
@@ -158,7 +165,8 @@ class ProcessClient(Client):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._early: list[bytes | None] = []
+        self._early: list[bytes] = []
+        self._early_end = False
 
     def request(self) -> tuple[str, Request]:
         """The name of a transport, and what it is asked to run.
@@ -174,11 +182,15 @@ class ProcessClient(Client):
         sink = self._sink = ProcessSink(self, engine.inbox, engine.flow, engine.loop)
         for data in self._early:
             sink.write(data)
+        if self._early_end:
+            sink.write(None)
         return sink
 
     def write(self, data: bytes | None, sname: str) -> None:
         if self._sink is not None:
             self._sink.write(data)
+        elif data is None:
+            self._early_end = True  # after what is still written before the start
         else:
             self._early.append(data)
 

@@ -29,7 +29,7 @@ _MODULES = {
 
 def print_debug(task: object, line: str) -> None:
     """What ``print_debug`` is by default: prints."""
-    print(line)
+    sys.stdout.write(f"{line}\n")
 
 
 _TASK_DEFAULT: dict[str, tuple[Any, _Getter]] = {
@@ -91,7 +91,9 @@ class Defaults:
         self._take(parser, "task.default", self.task_default, _TASK_DEFAULT, filename)
         self._take(parser, "task.info", self.task_info, _TASK_INFO, filename)
         # Where ClusterShell has it since 1.9.
-        self._take(parser, "engine", self.task_default, {"port_qlimit": (0, Parser.getint)}, filename)
+        self._take(
+            parser, "engine", self.task_default, {"port_qlimit": (0, Parser.getint)}, filename
+        )
 
     def _take(
         self,

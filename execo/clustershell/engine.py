@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from execo import transports
@@ -100,9 +99,9 @@ class Engine:
         self._numbers = itertools.count()
         self._backlog: deque[tuple[Any, ...]] = deque()
 
-    @cached_property
+    @property
     def runtime(self) -> Runtime:
-        """What runs behind it."""
+        """What runs behind it: in a forked child another one."""
         return get_runtime(configuration["switch_interval"])
 
     @property
@@ -195,8 +194,9 @@ class Engine:
     def _next_due(self) -> float | None:
         while self._due:
             entry = self._due[0]
-            if entry[2].due is entry:
-                return entry[0]
+            when, _, what = entry
+            if what.due is entry:
+                return when
             heapq.heappop(self._due)  # what is over, or was put off
         return None
 
@@ -215,7 +215,7 @@ class Engine:
     def _fire(self, timer: EngineBaseTimer, when: float) -> None:
         timer._fire()
         if timer.due is None and not timer._over:
-            if timer.interval >= 0:
+            if timer.interval > 0:
                 # From the date that it was due: a slow handler does not make it slower.
                 self._schedule_at(timer, when + timer.interval)
             else:
@@ -233,12 +233,11 @@ class Engine:
         limit = None if timeout is None or timeout <= 0 else time.monotonic() + timeout
         self.running = True
         try:
-            self._drain()
             for port in list(self._ports):
                 port._start()
             while True:
-                self._start_clients()
                 self._drain()
+                self._start_clients()
                 if not self._held and self._settle():
                     break
                 due = self._next_due()
@@ -281,11 +280,14 @@ class Engine:
     # -- starting -----------------------------------------------------------------------------
 
     def _start_clients(self) -> None:
-        for window in list(self._windows.values()):
-            while chosen := window.take():
-                self._start(chosen)
+        # Handlers, which are told of starts, may schedule more.
+        while chosen := [client for one in list(self._windows.values()) for client in one.take()]:
+            self._start(chosen)
 
     def _start(self, clients: list[Client]) -> None:
+        if self._task.info("debug"):
+            for client in clients:
+                self._task.info("print_debug")(self._task, f"start {client!r}")
         for client in clients:
             client.prepare()
         failed = self._open([client for client in clients if isinstance(client, ProcessClient)])
@@ -331,7 +333,7 @@ class Engine:
 
         :param timedout: what runs has had its time
         :param ports: ports are closed, too
-        :returns: what a handler has raised meanwhile, the first one
+        :returns: what a handler has raised meanwhile: a Ctrl-C, or the first exception
         """
         raised = self._abort_all(timedout=timedout)
         self._forget_timers()
@@ -349,8 +351,11 @@ class Engine:
                     if timedout and client.started:
                         self._task._results.add_timeouts(client)
                     client.abort(timedout=timedout)
-                except Exception as exc:  # noqa: BLE001 - all are ended, then it is raised
-                    first = first or exc
+                except BaseException as exc:  # noqa: BLE001 - all are ended, then it is raised
+                    # A Ctrl-C may have come before the command was told to end.
+                    client.drop()
+                    if first is None or isinstance(first, Exception):
+                        first = exc
                 self.remove(client)
         return first
 
@@ -382,6 +387,6 @@ def _not_started(client: Client, cause: Exception) -> ProcessError:
     if isinstance(cause, ProcessError):
         return cause
     logger.debug("not started: %r", client, exc_info=cause)
-    error = SpawnError(f"cannot start it for {client.key}: {cause or type(cause).__name__}")
+    error = SpawnError(f"cannot start it for {client.key}: {str(cause) or type(cause).__name__}")
     error.__cause__ = cause
     return error

@@ -55,7 +55,7 @@ class TaskError(TaskException):
     """A task cannot do what it was asked."""
 
 
-class TimeoutError(TaskError):
+class TimeoutError(TaskError):  # noqa: A001 - its name there
     """The limit that ``resume(timeout)`` was given is reached. Not Python's own one."""
 
 

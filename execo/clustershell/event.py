@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -77,9 +76,8 @@ def method_of(handler: object, name: str) -> Callable[..., Any] | None:
 def _is_old(method: Callable[..., Any]) -> bool:
     """It takes the worker alone, as before 1.8."""
     code = getattr(getattr(method, "__func__", None), "__code__", None)
-    if code is None:
-        return False  # no method of a class: who makes one knows today's signatures
-    return bool(code.co_argcount == 2) and not code.co_flags & inspect.CO_VARARGS
+    # What is no method of a class is made by somebody who knows today's signatures.
+    return code is not None and bool(code.co_argcount == 2)
 
 
 def _warn(handler: object, name: str, instead: str = "") -> None:
@@ -93,7 +91,8 @@ def tell(worker: Worker, name: str, *args: Any) -> None:
     if method is None:
         return
     if name == "ev_timeout":
-        _warn(worker.eh, name, "ev_close() instead of ev_timeout()")
+        if worker._warns_of_timeout:
+            _warn(worker.eh, name, "ev_close() instead of ev_timeout()")
         method(worker)
     elif args and name != "ev_written" and _is_old(method):
         _warn(worker.eh, name)
@@ -117,11 +116,12 @@ def tell_line(worker: Worker) -> Callable[[Any, str, bytes], None] | None:
         on_stderr = sname == worker.SNAME_STDERR
         if on_stderr and error is not None:
             error(worker)
-        if read is None or (old and on_stderr):
+        if read is None:
             return
         if old:
             _warn(handler, "ev_read")
-            read(worker)
+            if not on_stderr:  # which was for ev_error alone
+                read(worker)
         else:
             read(worker, node, sname, line)
 

@@ -222,9 +222,9 @@ class ExecWorker(DistantWorker):
         super().__init__(handler)
         self.nodes = node_set(nodes)
         command = kwargs.get("command")
-        self.command = os.fsdecode(command) if isinstance(command, (bytes, str)) else command
-        self.source = kwargs.get("source")
-        self.dest = kwargs.get("dest")
+        self.command = None if command is None else os.fsdecode(command)
+        self.source: str | None = _path(kwargs.get("source"))
+        self.dest: str | None = _path(kwargs.get("dest"))
         if kwargs.get("fanout") is not None:
             self._fanout = int(kwargs["fanout"])
         self._create_clients(timeout=timeout, **kwargs)
@@ -233,9 +233,11 @@ class ExecWorker(DistantWorker):
 
     def _create_clients(self, **kwargs: Any) -> None:
         if self.command is None and self.source is None:
-            raise WorkerBadArgumentError("missing command or source parameter in worker constructor")
+            raise WorkerBadArgumentError(
+                "missing command or source parameter in worker constructor"
+            )
         text = self.source if self.command is None else self.command
-        if type(self)._fills and self.nodes and _is_for_all(text):
+        if type(self)._fills and self.nodes and _is_for_all(str(text)):
             self._add_client(self.nodes, rank=None, **kwargs)
             return
         for rank, node in enumerate(self.nodes):
@@ -247,7 +249,7 @@ class ExecWorker(DistantWorker):
     def _add_client(self, nodes: Any, **kwargs: Any) -> None:
         stderr, timeout = bool(kwargs.get("stderr", False)), kwargs.get("timeout")
         autoclose, rank = bool(kwargs.get("autoclose", False)), kwargs["rank"]
-        if self.command is not None:
+        if self.source is None or self.command is not None:
             client = self.SHELL_CLASS(
                 nodes, self.command, self, stderr, timeout, autoclose, rank=rank
             )
@@ -256,8 +258,8 @@ class ExecWorker(DistantWorker):
                 raise WorkerBadArgumentError("missing dest parameter in worker constructor")
             preserve, reverse = (bool(kwargs.get(key, False)) for key in ("preserve", "reverse"))
             client = self.COPY_CLASS(
-                nodes, os.fspath(self.source), os.fspath(self.dest), self, stderr, timeout,
-                autoclose, preserve, reverse, rank=rank,
+                nodes, self.source, self.dest, self, stderr, timeout, autoclose,
+                preserve, reverse, rank=rank,
             )  # fmt: skip
         self._clients.append(client)
 
@@ -271,6 +273,10 @@ class ExecWorker(DistantWorker):
         """End their input after all that was written."""
         for client in list(self._clients):
             client.write(None, sname or self.SNAME_STDIN)
+
+
+def _path(given: Any) -> str | None:
+    return None if given is None else os.fspath(given)
 
 
 WORKER_CLASS = ExecWorker

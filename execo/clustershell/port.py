@@ -50,11 +50,13 @@ class EnginePort:
     def msg(self, send_msg: Any, send_once: bool = False) -> bool:
         """Send a message, and wait until the task has taken it.
 
-        :param send_once: close the port then
+        :param send_once: do not wait, as :meth:`msg_send`
         :returns: False if the port is closed
         :raises EngineIllegalOperationError: in the port's own task, which would wait for itself;
           use :meth:`msg_send` there
         """
+        if send_once or self._closed:
+            return self._send(send_msg, None)
         if self._mine:
             raise EngineIllegalOperationError(
                 "msg() in the task of the port would wait for itself for ever: use msg_send()"
@@ -63,8 +65,6 @@ class EnginePort:
         if not self._send(send_msg, taken):
             return False
         taken.wait()
-        if send_once:
-            self.task.remove_port(self)
         with self._changed:
             lost = taken in self._waiting
             self._waiting.discard(taken)

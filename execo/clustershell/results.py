@@ -122,14 +122,12 @@ class Results:
         return found
 
     def flush(self, sname: str, worker: Worker | None = None) -> None:
-        """Forget output.
-
-        :raises TaskMsgTreeError: see :meth:`tree`
-        """
-        if worker is None:
-            self.tree(sname).clear()
-        elif sname in self._trees:
-            self._trees[sname].remove(lambda source: source[0] is worker)
+        """Forget output."""
+        if sname in self._trees:
+            if worker is None:
+                self._trees[sname].clear()
+            else:
+                self._trees[sname].remove(lambda source: source[0] is worker)
 
     # -- return codes and timeouts ------------------------------------------------------------
 

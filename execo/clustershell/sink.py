@@ -12,7 +12,7 @@ from execo.errors import ProcessError
 from execo.transports.base import Channel
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .client import ProcessClient
 
 __all__ = ["Flow", "Inbox", "ProcessSink", "code_of"]
 
@@ -89,7 +89,7 @@ class ProcessSink(Pausable):
     :param loop: the I/O thread
     """
 
-    def __init__(self, client: Client, inbox: Inbox, flow: Flow, loop: Loop) -> None:
+    def __init__(self, client: ProcessClient, inbox: Inbox, flow: Flow, loop: Loop) -> None:
         self._client = client
         self._inbox = inbox
         self._flow = flow

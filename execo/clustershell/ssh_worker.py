@@ -8,12 +8,14 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from execo.config import default_connection_params
 from execo.host import Host
 from execo.ssh_process import SshProcess
 from execo.transfer.process import GetProcess, Packages, PutProcess
+from execo.transfer.texts import put_tree_command
 from execo.transports.base import Request
 
 from .exec_worker import CopyClient, ExecClient, ExecWorker
@@ -26,25 +28,18 @@ __all__ = ["WORKER_CLASS", "ScpClient", "SshClient", "WorkerSsh"]
 _numbers = itertools.count()
 
 
-class _Overridden:
-    """A class of the user's that says which local command it is."""
-
-    @classmethod
-    def is_local(cls) -> bool:
-        return getattr(cls, "_build_cmd") not in (ExecClient._build_cmd, CopyClient._build_cmd)  # noqa: B009
-
-
-class SshClient(ExecClient, _Overridden):
+class SshClient(ExecClient):
     """A command on a node."""
 
     worker: WorkerSsh
 
     def prepare(self) -> None:
-        if self.is_local():
+        # A class of the user's may say which local command it is.
+        if type(self)._build_cmd is not ExecClient._build_cmd:
             super().prepare()
 
     def request(self) -> tuple[str, Request]:
-        if self.is_local():
+        if self._built is not None:
             return super().request()
         assert self.command is not None
         model = self.worker.model(SshProcess)
@@ -53,7 +48,7 @@ class SshClient(ExecClient, _Overridden):
         return process.transport, request
 
 
-class ScpClient(CopyClient, _Overridden):
+class ScpClient(CopyClient):
     """A copy to or from a node: through execo's own connection, or, where the task's info sets
     ``scp_path`` or ``scp_options``, by that command."""
 
@@ -61,7 +56,8 @@ class ScpClient(CopyClient, _Overridden):
     _arrived = ""
 
     def prepare(self) -> None:
-        if self.worker.scp_words is not None or self.is_local():
+        own = type(self)._build_cmd is not ScpClient._build_cmd
+        if self.worker.scp_words is not None or own:
             super().prepare()
 
     def _build_cmd(self) -> tuple[Sequence[str] | str, Mapping[str, str] | None]:
@@ -90,6 +86,8 @@ class ScpClient(CopyClient, _Overridden):
             process.names, process.location = (self.source,), self.dest
             process.packages = self.worker.packages
         request = process._request()
+        if isinstance(process, PutProcess) and self.isdir and not self.dest.startswith("~"):
+            request = replace(request, command=_folder_command(self.source, self.dest))
         return process.transport, request
 
     def finish(self, rc: int | None) -> None:
@@ -175,8 +173,22 @@ class WorkerSsh(ExecWorker):
     def packages(self) -> Packages:
         """What all nodes receive, found once."""
         if self._packages is None:
-            self._packages = Packages([(os.fspath(self.source),)] * len(self._clients))
+            self._packages = Packages([(str(self.source),)] * len(self._clients))
         return self._packages
+
+
+def _folder_command(source: str, dest: str) -> tuple[str, ...]:
+    """The words that unpack a folder into ``dest``, if there is such a folder, and else as
+    ``dest``: that is how scp has it."""
+    dest = dest.rstrip("/") or "/"
+    beside = f"{dest}.execo-{os.getpid()}-{next(_numbers)}"
+    name = os.path.basename(os.path.abspath(source))
+    script = (
+        f'if [ -d "$1" ]; then exec {shlex.join(put_tree_command(dest))}; fi\n'
+        f'{shlex.join(put_tree_command(beside))} && mv "$2/$3" "$1" && rmdir "$2" ||\n'
+        '{ code=$?; rm -rf "$2"; exit $code; }'
+    )
+    return ("sh", "-c", script, "sh", dest, beside, name)
 
 
 def _words(text: str | None) -> list[str]:

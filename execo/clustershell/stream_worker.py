@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from execo._core.stream import Reader, Writer
@@ -13,6 +14,7 @@ from execo.transports.base import Exec, Request
 
 from .client import Client, ProcessClient
 from .errors import WorkerBadArgumentError
+from .event import tell
 from .sink import Pausable
 from .worker import Worker
 
@@ -115,16 +117,12 @@ class StreamClient(Client):
     def prepare(self) -> None:
         assert self.engine is not None
         loop = self.engine.loop
-        inbox = self.engine.inbox
         self._lasting = {
             name for name, one in (*self.readers.items(), *self.writers.items()) if one[1]
         }
         for name, (file, _, closefd) in self.writers.items():
-            self._sinks[name] = Writer(
-                _owned(file, closefd),
-                lambda count, name=name: inbox.put((self.wrote, count, name)),
-                lambda error, name=name: inbox.put((self.stream_ended, name)),
-            )
+            wrote, ended = partial(self._put_wrote, name), partial(self._put_ended, name)
+            self._sinks[name] = Writer(_owned(file, closefd), wrote, ended)
         for name, (file, _, closefd) in self.readers.items():
             self._sources[name] = _Source(self, name, _owned(file, closefd))
         self.readers, self.writers = {}, {}
@@ -136,7 +134,15 @@ class StreamClient(Client):
         for source in self._sources.values():
             loop.call_soon(source.start)
         if not self._lasting:
-            inbox.put((self.stream_ended, ""))
+            self._put_ended("", None)
+
+    def _put_wrote(self, sname: str, count: int) -> None:
+        if self.engine is not None:
+            self.engine.inbox.put((self.wrote, count, sname))
+
+    def _put_ended(self, sname: str, error: OSError | None) -> None:
+        if self.engine is not None:
+            self.engine.inbox.put((self.stream_ended, sname))
 
     def write(self, data: bytes | None, sname: str) -> None:
         if sname not in self.writers and sname not in self._sinks:
@@ -163,7 +169,7 @@ class StreamClient(Client):
         if writer.open and writer.pending:
             self.engine.loop.call_later(0.01, self._await_writer, writer, sname)
         else:
-            self.engine.inbox.put((self.stream_ended, sname))
+            self._put_ended(sname, None)
 
     def take_from(self, sname: str, data: bytes) -> None:
         """Output has come."""
@@ -178,10 +184,17 @@ class StreamClient(Client):
             self.drop()
             self.finish(None)
 
+    def aborted(self, timedout: bool) -> None:
+        if self.started:
+            tell(self.worker, "ev_hup", self.key, None)
+        super().aborted(timedout)
+
     def drop(self) -> None:
         if self.engine is not None:
-            for one in (*self._sources.values(), *self._sinks.values()):
-                self.engine.loop.call_soon(one.close)
+            for source in self._sources.values():
+                self.engine.loop.call_soon(source.close)
+            for writer in self._sinks.values():
+                self.engine.loop.call_soon(writer.close)
 
 
 def _write_to(writer: Writer, data: bytes) -> None:

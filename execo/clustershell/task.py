@@ -24,7 +24,7 @@ from .errors import (
     EngineAbortException,
     EngineTimeoutException,
     TaskError,
-    TimeoutError,
+    TimeoutError,  # noqa: A004 - its name there
 )
 from .event import EventHandler
 from .port import EnginePort
@@ -43,6 +43,17 @@ ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None]
 _lock = new_lock()
 _tasks: weakref.WeakKeyDictionary[threading.Thread, Task] = weakref.WeakKeyDictionary()
 _number = 0
+
+
+def _after_fork() -> None:
+    for thread, task in list(_tasks.items()):
+        if thread is threading.current_thread():
+            task._after_fork()
+        else:
+            del _tasks[thread]  # only this one thread is there
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Park:
@@ -89,9 +100,7 @@ class Task:
     ) -> None:
         """Nothing: it is the same object for the same thread."""
 
-    def _init(
-        self, thread: threading.Thread | None, number: int, given: Defaults | None
-    ) -> None:
+    def _init(self, thread: threading.Thread | None, number: int, given: Defaults | None) -> None:
         found = given or defaults()
         self._default: dict[str, Any] = dict(found.task_default)
         self._info: dict[str, Any] = dict(found.task_info)
@@ -116,6 +125,15 @@ class Task:
         self._aborts: list[object] = []
         self._go_on: Latch | None = None  # who fires it ends the standing still
 
+    def _after_fork(self) -> None:
+        """In a forked child: what runs belongs to the parent."""
+        self._default_lock = threading.Lock()
+        self._state = threading.Condition()
+        self._engine = Engine(self)
+        self._results.clear()
+        self._asked = self._done = 0
+        self._parks, self._aborts, self._go_on = [], [], None
+
     # -- its thread ---------------------------------------------------------------------------
 
     def default_excepthook(
@@ -123,8 +141,8 @@ class Task:
     ) -> None:
         """What happens to an exception that leaves a run in a thread of the task's own: its
         traceback goes to stderr."""
-        print(f"Exception in thread {self.thread}:", file=sys.stderr)
-        traceback.print_exception(exc_type, exc_value, tb, file=sys.stderr)
+        lines = traceback.format_exception(exc_type, exc_value, tb)
+        sys.stderr.write(f"Exception in thread {self.thread}:\n{''.join(lines)}")
 
     @property
     def excepthook(self) -> ExceptHook:
@@ -383,7 +401,7 @@ class Task:
 
         :param fire: seconds until it does
         :param handler: the handler
-        :param interval: seconds until it does again; negative = once
+        :param interval: seconds until it does again; 0 or negative = once
         :param autoclose: a run does not wait for it
         :raises ValueError: for a negative ``fire``, or no handler
         """
@@ -449,10 +467,14 @@ class Task:
             raised = engine.clear(timedout=True)
             raise (raised or TimeoutError(f"the limit of {timeout} s is reached")) from exc
         except EngineAbortException as exc:
-            engine.clear()
+            raised = engine.clear()
             self._aborted(exc.kill)
-        except BaseException:
-            engine.clear()
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised from exc
+        except BaseException as exc:
+            raised = engine.clear()
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised from exc
             raise
         else:
             engine.tidy()
@@ -542,9 +564,7 @@ class Task:
         """Block until its run is over; returns at once if there is none."""
         if self._own_thread:
             with self._state:
-                self._state.wait_for(
-                    lambda: self._asked <= self._done or not self._is_alive()
-                )
+                self._state.wait_for(lambda: self._asked <= self._done or not self._is_alive())
             if self._quit and not self._is_mine():
                 self.thread.join()
         elif not self._is_mine():

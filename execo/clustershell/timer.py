@@ -19,7 +19,7 @@ class EngineBaseTimer:
     system's clock changes nothing. (ClusterShell: the system's clock)
 
     :param fire_delay: seconds until it is due; negative = never
-    :param interval: seconds until it is due again; negative = it is due once
+    :param interval: seconds until it is due again; 0 or negative = it is due once
     :param autoclose: the run does not wait for it
     """
 

@@ -44,6 +44,7 @@ class Worker:
     SNAME_STDERR: str = "stderr"
 
     _fanout: int | None = None
+    _warns_of_timeout = True
 
     def __init__(self, handler: EventHandler | None) -> None:
         self.eh = handler
@@ -77,7 +78,11 @@ class Worker:
             client.abort()
 
     def did_timeout(self) -> bool:
-        """Whether a timeout has ended some of it."""
+        """Whether a timeout has ended some of it.
+
+        :raises WorkerError: if the worker is not scheduled
+        """
+        _ = self._bound
         return self._timedout
 
     def read(self, node: Any = None, sname: str = "stdout") -> bytes | None:
@@ -172,14 +177,18 @@ class Worker:
                     for line in lines:
                         take(source, line)
             return
+        handler = self.eh
         for line in lines:
+            if self.eh is not handler:  # it may be changed by any event
+                handler, call = self.eh, tell_line(self)
             for node, take in zip(nodes, takers, strict=True):
                 self._set_node(node)
                 self.current_sname = sname
                 self._note_line(line, on_stderr)
                 if take is not None:
                     take((self, node), line)
-                call(node, sname, line)
+                if call is not None:
+                    call(node, sname, line)
                 if client.closed:
                     return  # by the handler: it has heard of the end
 
@@ -231,6 +240,7 @@ class Worker:
 class DistantWorker(Worker):
     """A worker that has nodes, each with output and a return code of its own."""
 
+    _warns_of_timeout = False  # as there
     _failures: dict[Any, ProcessError]
     nodes: NodeSet
 
@@ -320,9 +330,10 @@ class DistantWorker(Worker):
     ) -> Iterator[tuple[int, NodeSet]]:
         """Each return code, and the nodes that have it.
 
-        :param match_keys: of these nodes alone: a collection, or a node set as text
+        :param match_keys: of these nodes alone: a collection, or a node set as text; empty = of
+          all
         """
-        wanted = None if match_keys is None else set(_node_list(match_keys))
+        wanted = set(_node_list(match_keys)) if match_keys else None
         for rc, nodes in self._bound._results.rcs(self).items():
             found = nodes if wanted is None else [node for node in nodes if node in wanted]
             if found:

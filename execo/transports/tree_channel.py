@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["State", "TreeChannel"]
 
 FROZEN_AFTER = 10.0
-"""Seconds from SIGKILL to the end: after that the host does not answer."""
+"""Seconds from SIGKILL to the end, after which the host is asked, and as many for its answer."""
 
 _SURVIVOR_LOOK = 1.0
+_LAST_LOOK = 30.0
 _LINES = 20
 
 
@@ -70,9 +71,7 @@ class TreeChannel:
     process: object = None
     descriptors: tuple[int | None, int | None, int | None] = (None, None, None)
 
-    def __init__(
-        self, transport: TreeTransport, request: Exec, target: Target, sink: Sink
-    ) -> None:
+    def __init__(self, transport: TreeTransport, request: Exec, target: Target, sink: Sink) -> None:
         self.request = request
         self.target = target
         self.state = State.WAITING
@@ -257,20 +256,37 @@ class TreeChannel:
             self.link.tell("drop", id=self.id)
 
     def _look_frozen(self) -> None:
+        """It was killed hard, and has not ended: the host does not answer, or what bears no mark of
+        it holds its output open."""
+        if self.state is State.RUNNING and self.leaf is not None:
+            self.leaf.look(self.number, self._on_killed)
+            self._loop.call_later(FROZEN_AFTER, self._give_up)
+
+    def _on_killed(self, left: str) -> None:
+        if self.state is State.RUNNING and left != "lead" and self.link is not None:
+            self.link.tell("drop", id=self.id)
+
+    def _give_up(self) -> None:
         if self.state is not State.RUNNING:
             return
         if self.link is not None:
             self.link.tell("drop", id=self.id)
+        through = f" (through {self.at})" if self.at else ""
         self.lose(
-            f"{place(self.target)} does not answer{self._through()}: killed here, what ran there may "
-            "go on"
+            f"{place(self.target)} does not answer{through}: killed here, what ran there may go on"
         )
 
-    def _look_survivors(self) -> None:
-        if self.state is State.RUNNING:
-            self._loop.call_later(_SURVIVOR_LOOK, self._look_survivors)
-        else:
+    def _look_survivors(self, delay: float = _SURVIVOR_LOOK) -> None:
+        """Its time is over. ssh does not say that it has died before its output is closed."""
+        if self.state is not State.RUNNING:
             self.kill_survivors()
+        elif self._watches_survivors and self.leaf is not None:
+            self.leaf.look(self.number, self._on_left)
+            self._loop.call_later(delay, self._look_survivors, min(2 * delay, _LAST_LOOK))
+
+    def _on_left(self, left: str) -> None:
+        if self.state is State.RUNNING and left == "left" and self.leaf is not None:
+            self.leaf.kill(self.number, signal.SIGKILL, group=True, runs=False)
 
     def kill_survivors(self) -> None:
         """Kill what is left of it, if it was told to end."""
@@ -326,7 +342,9 @@ class TreeChannel:
             self.failed = True
             kind = SpawnError if spawn else ProcessError
             text = f"cannot reach {place(self.target)}{self._through()}: {why}"
-            self.fail(kind(text, reason=None if spawn else Reason.CONNECT, host=self.target.address))
+            self.fail(
+                kind(text, reason=None if spawn else Reason.CONNECT, host=self.target.address)
+            )
             self._leave()
 
     def on_out(self, stream: int, data: bytes) -> None:
@@ -361,7 +379,8 @@ class TreeChannel:
             self._sink.on_write_error(BrokenPipeError(errno.EPIPE, why))
 
     def on_exit(self, code: int | None) -> None:
-        """
+        """It has ended.
+
         :param code: its exit code, None if it has died of a signal; of an ssh the wait status
         """
         if self.state is State.SENT:
@@ -387,7 +406,9 @@ class TreeChannel:
 
     def _status(self, code: int | None) -> tuple[int, ProcessError | None]:
         if self.plain:
-            if self._ending is not None and (code is None or code == SSH_FAILED or os.WIFSIGNALED(code)):
+            if self._ending is not None and (
+                code is None or code == SSH_FAILED or os.WIFSIGNALED(code)
+            ):
                 return self._ending, None
             text = b"".join(self._tail).decode("utf-8", "replace")
             status = SSH_FAILED if code is None else code

@@ -4,6 +4,7 @@ other commands are the user's."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from execo._core.timer import Timer
@@ -59,7 +60,8 @@ class TreeLeaf:
 
     - ``channels``: the commands that run over it, or whose output or survivors may still be of
       interest
-    - ``most``: how many commands the host takes over one connection, None as long as it is not known
+    - ``most``: how many commands the host takes over one connection, None as long as it is not
+      known
     """
 
     def __init__(self, link: TreeLink, target: Target) -> None:
@@ -166,6 +168,12 @@ class TreeLeaf:
         self._tell(kill_order(number, signal_number, group=group, runs=runs))
         return True
 
+    def look(self, number: int, answer: Callable[[str], object]) -> None:
+        """Have the host say what is left of a command: ``lead``, the command itself; ``left``, only
+        something that it has started; or nothing. Not called if the host does not answer."""
+        if not self.over and self.hello is not None:
+            _Look(self._link, self.id, _LOOK.format(nonce=self._nonce, number=number), answer)
+
     def _tell(self, order: str) -> None:
         if not self.over:
             self._link.feed([self.id], order.encode())
@@ -174,7 +182,7 @@ class TreeLeaf:
 
     @property
     def idle(self) -> bool:
-        """Nobody needs it at the moment: what has survived a killed command can be killed at once."""
+        """Nobody needs it: what has survived a killed command can be killed at once."""
         return not self.waiting and all(one.told for one in self.channels)
 
     def look_idle(self) -> None:
@@ -235,14 +243,13 @@ class TreeLeaf:
             self._heard = self._heard[-100:]
 
     def on_end(self, stream: int) -> None:
-        if stream == 1:
-            self._retired = True  # without its guard, it takes no further command
+        pass  # the guard closes its output when it has its first signal to send
 
     def on_took(self, count: int) -> None:
         pass
 
     def on_stuck(self) -> None:
-        pass
+        self._retired = True  # without its guard, it takes no further command
 
     def on_exit(self, code: int | None) -> None:
         self._end(self._why(code))
@@ -267,16 +274,16 @@ class TreeLeaf:
             trouble = diagnose(read_log(text).messages, host)
             cause = trouble.cause if trouble else "the ssh on the gateway has ended"
             return ProcessError(
-                f"the connection from {self._link.name} to {place(self.target)} was lost: {cause}; is "
-                "the host still up?",
+                f"the connection from {self._link.name} to {place(self.target)} was lost: {cause}; "
+                "is the host still up?",
                 reason=Reason.CONNECT,
                 host=host,
             )
         if code not in (None, SSH_FAILED):
             said = "; ".join(text.split("\n")[-3:]).strip("; ")
             return SpawnError(
-                f"{place(self.target)} runs no shell for the guard {where}: {said or 'it has exited'}; "
-                "set guard to False for it",
+                f"{place(self.target)} runs no shell for the guard {where}: "
+                f"{said or 'it has exited'}; set guard to False for it",
                 host=host,
             )
         error = failure(self.target, SSH_FAILED, read_log(text), (), follows=True)
@@ -303,6 +310,39 @@ class TreeLeaf:
                 self._link.place(channel)  # it has come as this one went
             else:
                 channel.refuse(_own(error))
+
+
+# Zombies have no environment: the leader is one that bears its own process id in its mark.
+_LOOK = (
+    'exec /bin/sh -c \'f=; for l in $(grep -asHoE "EXECO_MARK={nonce}[.]{number}[.][0-9]+" '
+    "/proc/[0-9]*/environ 2>/dev/null); do p=${{l#/proc/}}; p=${{p%%/*}}; "
+    "case ${{l##*.}} in $p) echo lead; exit;; esac; f=1; done; [ $f ] && echo left; echo end'"
+)
+
+
+class _Look:
+    """A small command of ours, which tells something in a word."""
+
+    def __init__(
+        self, link: TreeLink, connection: int, text: str, answer: Callable[[str], object]
+    ) -> None:
+        self._answer = answer
+        self._said = b""
+        link.order(self, "open", text.encode(), on=connection, room=4096)
+
+    def on_up(self) -> None: ...
+    def on_no(self, why: str, spawn: bool) -> None: ...
+    def on_took(self, count: int) -> None: ...
+    def on_stuck(self) -> None: ...
+    def on_exit(self, code: int | None) -> None: ...
+
+    def on_out(self, stream: int, data: bytes) -> None:
+        if stream == 1:
+            self._said += data[:100]
+
+    def on_end(self, stream: int) -> None:
+        if stream == 1 and (words := self._said.split()):
+            self._answer(words[0].decode("ascii", "replace"))
 
 
 def _own(error: ProcessError) -> ProcessError:

@@ -181,9 +181,9 @@ class TreeLink:
         self._write(frame(op, payload, id=number, **fields))
         return number
 
-    def tell(self, op: str, **fields: object) -> None:
+    def tell(self, op: str, **fields: int) -> None:
         """Tell something about what was ordered."""
-        self._write(frame(op, **fields))
+        self._write(frame(op, b"", **fields))
 
     def feed(self, ids: Sequence[int], data: bytes) -> None:
         """Input for some of its connections and sessions, sent to the gateway once.
@@ -354,8 +354,8 @@ class TreeLink:
         pass
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
-        # What it has started may have survived it.
-        if self._channel is not None:
+        if self._channel is not None and not self._dismissed:
+            # What it has started may have survived it.
             self._channel.send_signal(signal.SIGKILL)
         self._over("it was sent away" if self._dismissed else self._cause(status))
 
