@@ -86,7 +86,7 @@ def a_timer_that_is_invalidated_before(cs: Any, place: Place) -> list[Any]:
     timer = task.timer(0.2, handler=handler)
     timer.invalidate()
     task.resume()
-    return handler.events
+    return [*handler.events]
 
 
 @program
@@ -309,4 +309,4 @@ def an_interval_of_zero_is_none(cs: Any, place: Place) -> list[Any]:
     handler = recorder(cs)
     task.timer(0.1, handler=handler, interval=0)
     task.run("sleep 0.6", key="k")
-    return handler.events
+    return [*handler.events]
