@@ -42,7 +42,7 @@ class SshClient(ExecClient):
         if self._built is not None:
             return super().request()
         assert self.command is not None
-        model = self.worker.model(SshProcess)
+        model = self.worker._model_of(SshProcess)
         process = model._copy_for(self.command, Host(str(self.key)))
         request = process._request()
         return process.transport, request
@@ -57,12 +57,12 @@ class ScpClient(CopyClient):
 
     def prepare(self) -> None:
         own = type(self)._build_cmd is not ScpClient._build_cmd
-        if self.worker.scp_words is not None or own:
+        if self.worker._scp_words is not None or own:
             super().prepare()
 
     def _build_cmd(self) -> tuple[Sequence[str] | str, Mapping[str, str] | None]:
         info = self.worker._bound.info
-        words = [*(self.worker.scp_words or ["scp"])]
+        words = [*(self.worker._scp_words or ["scp"])]
         words += ["-r"] if self.isdir else []
         words += ["-p"] if self.preserve else []
         if info("connect_timeout"):
@@ -76,7 +76,7 @@ class ScpClient(CopyClient):
     def request(self) -> tuple[str, Request]:
         if self._built is not None:
             return super().request()
-        model = self.worker.model(GetProcess if self.reverse else PutProcess)
+        model = self.worker._model_of(GetProcess if self.reverse else PutProcess)
         process = model._copy_for(f"copy {self.source}", Host(str(self.key)))
         if isinstance(process, GetProcess):
             # Into a folder first: what comes, file or folder, is then given its name.
@@ -84,7 +84,7 @@ class ScpClient(CopyClient):
             process.names, process.location = (self.source,), self._arrived + "/"
         elif isinstance(process, PutProcess):
             process.names, process.location = (self.source,), self.dest
-            process.packages = self.worker.packages
+            process.packages = self.worker._shared_packages
         request = process._request()
         if isinstance(process, PutProcess) and self.isdir and not self.dest.startswith("~"):
             request = replace(request, command=_folder_command(self.source, self.dest))
@@ -123,7 +123,7 @@ class WorkerSsh(ExecWorker):
     """Commands on nodes, over SSH; see :class:`ExecWorker` for its parameters. Nothing is filled in
     in the command. A timeout, and ``abort()``, kill all that the command has started on the node.
 
-    The nodes are reached as by :class:`~execo.SshProcess`, with
+    The nodes are reached as by :class:`~execo.process.SshProcess`, with
     :data:`~execo.config.default_connection_params` and ``~/.ssh/config``, which these keys of the
     task's info change: ``ssh_user``, ``ssh_path`` (which selects the ssh command), ``ssh_options``
     and ``connect_timeout``. (ClusterShell 1.10 starts one ``ssh`` for each node.)
@@ -139,7 +139,7 @@ class WorkerSsh(ExecWorker):
     _model: Any = None
     _packages: Packages | None = None
 
-    def model(self, kind: type[Any]) -> Any:
+    def _model_of(self, kind: type[Any]) -> Any:
         """The process that those of all nodes are made after."""
         if self._model is None:
             params = self._params(self._bound, "scp" if self.command is None else "ssh")
@@ -162,7 +162,7 @@ class WorkerSsh(ExecWorker):
         return params
 
     @property
-    def scp_words(self) -> list[str] | None:
+    def _scp_words(self) -> list[str] | None:
         """The scp command, if it is to be used."""
         info = self._bound.info
         if not info("scp_path") and not info("scp_options"):
@@ -170,7 +170,7 @@ class WorkerSsh(ExecWorker):
         return [*_words(info("scp_path") or "scp"), *_words(info("scp_options"))]
 
     @property
-    def packages(self) -> Packages:
+    def _shared_packages(self) -> Packages:
         """What all nodes receive, found once."""
         if self._packages is None:
             self._packages = Packages([(str(self.source),)] * len(self._clients))

@@ -241,7 +241,7 @@ class StreamWorker(Worker):
         self.key = self._client.key = key
 
     def set_reader(
-        self, sname: str, sfile: File | None, retain: bool = True, closefd: bool = True
+        self, sname: str, sfile: int | IO[Any] | None, retain: bool = True, closefd: bool = True
     ) -> None:
         """Read lines from a file.
 
@@ -254,7 +254,7 @@ class StreamWorker(Worker):
         self._streams("readers")[sname] = (_checked(sfile), retain, closefd)
 
     def set_writer(
-        self, sname: str, sfile: File | None, retain: bool = True, closefd: bool = True
+        self, sname: str, sfile: int | IO[Any] | None, retain: bool = True, closefd: bool = True
     ) -> None:
         """Have what is written to ``sname`` go into a file; see :meth:`set_reader`."""
         self._streams("writers")[sname] = (_checked(sfile), retain, closefd)
@@ -299,9 +299,9 @@ class WorkerSimple(StreamWorker):
 
     def __init__(
         self,
-        file_reader: File | None,
-        file_writer: File | None,
-        file_error: File | None,
+        file_reader: int | IO[Any] | None,
+        file_writer: int | IO[Any] | None,
+        file_error: int | IO[Any] | None,
         key: Any,
         handler: EventHandler | None,
         stderr: bool = False,
