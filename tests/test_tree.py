@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +448,65 @@ def test_the_program_imports_nothing_of_ours() -> None:
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == tree_link.VERSION
+
+
+# -- what is nobody's command -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_words_arrive_behind_gateways_as_given(gateways: Gateways, levels: int) -> None:
+    words = (
+        "a b",
+        "$(id)",
+        "`id`",
+        "'",
+        '"',
+        "\\",
+        "!x",
+        "-n",
+        "é\udc80",
+        "",
+        "\n",
+        "x\ty",
+        "%h %%",
+    )
+    command = ("printf", "<%s>", *words)
+    process = SshProcess(
+        command, gateways.hosts(1)[0], gateways.params(levels), env={"A": "$(id) 'x'\n"}
+    ).run(LONG)
+    wanted = "".join(f"<{word}>" for word in words)
+    assert process.stdout_bytes == wanted.encode("utf-8", "surrogateescape")
+    shown = SshProcess(
+        'printf %s "$A"', gateways.hosts(1)[0], gateways.params(levels), env={"A": "$(id) 'x'\n"}
+    ).run(LONG)
+    assert shown.stdout == "$(id) 'x'\n"
+
+
+def test_a_host_that_looks_like_an_option_is_refused(gateways: Gateways) -> None:
+    (host,) = gateways.hosts(1)
+    for address in ("-oProxyCommand=id", "a;id", "$(id)"):
+        params = gateways.params()
+        params["host_rewrite_func"] = lambda given, to=address: (
+            to if given == host.address else given
+        )
+        process = SshProcess("true", host, params, **QUIET).run(LONG)
+        assert process.reason is Reason.SPAWN
+        assert process.exit_code is None
+    _, target = connection_to(host, make_connection_params(gateways.params()))
+    transport = TreeTransport(get_runtime())
+    place = Place(transport, get_runtime().loop, replace(target, address="-oProxyCommand=id"))
+    try:
+        assert "looks like an option" in str(place.run("true").error)
+        place = Place(transport, get_runtime().loop, target)
+        assert "NUL" in str(place.run("a\0b").error)
+        assert "no terminal" in str(place.run("true", pty=True).error)
+    finally:
+        transport.close()
+
+
+def test_another_user_is_not_to_be_become_there(gateways: Gateways) -> None:
+    process = SshProcess(
+        "id", gateways.hosts(1)[0], gateways.params(), become="nobody", **QUIET
+    ).run(LONG)
+    assert process.reason is Reason.SPAWN
+    assert "'tree'" in (process.message or "")

@@ -2,8 +2,7 @@
 on loopback, behind a proxy that lets each connection wait for 200 ms.
 
 All gateways are this machine, too: their ``ssh`` processes share its cores, which they do not
-elsewhere. So beside the seconds stands what they are made of: *first* connects, *next* runs over the
-connections that are there.
+elsewhere. *First* connects to all hosts, *next* runs over the connections that are there.
 """
 
 from __future__ import annotations
