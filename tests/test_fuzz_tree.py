@@ -27,7 +27,9 @@ def header(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-numbers = st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 10**9, 10**30, None, True, "1", 1.5, [], {}])
+numbers: st.SearchStrategy[Any] = st.sampled_from(
+    [-1, 0, 1, 2, 3, 4, 5, 10**9, 10**30, None, True, "1", 1.5, [], {}]
+)
 ids = st.sampled_from([1, 1, 2, 2, 2, 3, 4, 99])
 good = st.one_of(
     st.builds(lambda i: header(op="up", id=i), ids),
@@ -186,7 +188,7 @@ def test_whatever_a_gateway_says_each_command_ends_once(data: bytes, killed: boo
 
 
 def start_here(transport: TreeTransport, link: Any) -> None:
-    carrier: Any = tree_module.get_transport(transport.runtime, "carrier")
+    carrier = vars(tree_module)["get_transport"](transport.runtime, "carrier")
     carrier.open_all([(link.request(Target(link.name)), link)])
 
 
