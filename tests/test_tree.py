@@ -221,12 +221,12 @@ def test_a_gateway_that_cannot_be_one(
 # -- what is lost while it runs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", ["killed", "frozen", "cut off"])
 def test_a_gateway_that_is_lost(
     gateways: Gateways,
     tmp_path: Path,
     word: str,
-    number: int,
+    how: str,
 ) -> None:
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:2]:
@@ -241,12 +241,16 @@ def test_a_gateway_that_is_lost(
     until(lambda: len(log.read_text().split()) == 6)
     first, _ = gateways.names(2)
     (program,) = programs(first)
-    os.kill(program, number)
+    if how == "cut off":
+        # Its sshd.
+        program = int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(program, signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
     until(lambda: sum(process.ended for process in action.processes) == 3)
     lost = [process for process in action.processes if process.ended]
     for process in lost:
         assert process.reason is Reason.CONNECT
         assert f"gateway {first}" in (process.message or "")
+        assert process.started
     # What ran there ends; what runs through the other gateway goes on. Nothing runs twice.
     until(lambda: len(running(word)) == 3)
     # The next command takes the way that is left.
@@ -277,6 +281,17 @@ action.wait()
     until(lambda: not running(word))
     names = [*gateways.names(1), *gateways.names(1, level=2)]
     until(lambda: not any(programs(name) for name in names))
+
+
+def test_what_is_detached_stays(gateways: Gateways, word: str) -> None:
+    (host,) = gateways.hosts(1)
+    process = SshProcess(f"sleep {word}", host, gateways.params(), detach=True, **QUIET).start()
+    until(lambda: process.start_date is not None and running(word))
+    tree().close()
+    tree().closed = False
+    assert len(running(word)) == 1
+    for pid in running(word):
+        os.kill(pid, signal.SIGKILL)
 
 
 # -- no more than there is room for -------------------------------------------------------------
