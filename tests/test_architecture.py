@@ -297,9 +297,7 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.openssh_masters": rooms("transports.openssh"),
     "transports.taktuk_channel": rooms("transports.taktuk_run"),
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
-    "transports.tree_channel": rooms(
-        "transports.tree transports.tree_leaf transports.tree_link"
-    ),
+    "transports.tree_channel": rooms("transports.tree transports.tree_leaf transports.tree_link"),
     "transports.tree_leaf": rooms("transports.tree_link"),
     "transports.tree_link": rooms("transports.tree"),
     "transports.dial": rooms("asyncio"),

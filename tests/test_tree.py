@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from execo.connection import connection_to
 from execo.transports import tree_link
 from execo.transports.base import Exec, Target
 from execo.transports.tree import TreeTransport
+from execo.transports.tree_channel import TreeChannel
+from execo.transports.tree_frames import VERSION
 from execo.transports.tree_link import TreeLink
 from gateways import Gateways
-from remote_commands import QUIET, running, until, word  # noqa: F401
+from remote_commands import QUIET, running, until
 from sshd import RealSshd
 
-pytest_plugins = ["gateways", "sshd"]
+pytest_plugins = ["gateways", "remote_commands", "sshd"]
 
 LONG = 60.0
 """Seconds that nothing here takes: a hang."""
@@ -93,20 +96,21 @@ def test_remote_and_ssh_process_take_a_file(gateways: Gateways, tmp_path: Path) 
     process = SshProcess("echo hi", gateways.hosts(1)[0], params).run(LONG)
     assert (process.stdout, process.transport) == ("hi\n", "tree")
     path.write_text(f"[routes]\n{here}: a\na: b\nb: c\nc: a\n")
-    with pytest.raises(Exception, match="two parents|a loop"):
+    with pytest.raises(Exception, match=r"two parents|a loop"):
         TreeRemote("true", gateways.hosts(1), gateways.access(), topology=path)
 
 
 def test_without_a_topology_it_is_an_error() -> None:
     with pytest.raises(ValueError, match="needs a topology"):
         TreeRemote("true", ["a"])
-    with pytest.raises(ValueError, match="needs a topology"):
-        SshProcess("true", "a", {"transport": "tree"}).start()
+    process = SshProcess("true", "a", {"transport": "tree"}, **QUIET).run(LONG)
+    assert process.reason is Reason.SPAWN
+    assert "needs a topology" in (process.message or "")
     with pytest.raises(ValueError, match="'topology'"):
         SshProcess("true", "a", {"topology": 7})
-    with pytest.raises(ValueError, match="cannot use 'password'"):
-        params = {"transport": "tree", "password": "x", "topology": NOWHERE}
-        SshProcess("true", "leaf", params).start()
+    params = {"transport": "tree", "password": "x", "topology": NOWHERE}
+    process = SshProcess("true", "leaf", params, **QUIET).run(LONG)
+    assert "cannot use 'password'" in (process.message or "")
 
 
 class Nowhere:
@@ -183,7 +187,7 @@ WRONG = {
         "not understood",
     ),
     "another version": (
-        ("sh", "-c", """echo '{"op": "hello", "version": 99}'; cat"""),
+        ("sh", "-c", """echo '{"op": "hello", "version": 99}'; sleep 1000"""),
         "version 99",
     ),
 }
@@ -209,7 +213,7 @@ def test_a_gateway_that_cannot_be_one(
     action = TreeRemote("echo x", hosts, params, process_args=QUIET).run(LONG)
     assert [process.stdout for process in action.processes] == ["x\n"] * 4
     BAD.add(second)
-    transports.close_idle()
+    tree().close_idle()
     action = TreeRemote("echo x", hosts, params, process_args=QUIET).run(LONG)
     assert {process.reason for process in action.processes} == {Reason.CONNECT}
 
@@ -217,12 +221,12 @@ def test_a_gateway_that_cannot_be_one(
 # -- what is lost while it runs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", ["killed", "frozen", "cut off"])
 def test_a_gateway_that_is_lost(
     gateways: Gateways,
     tmp_path: Path,
     word: str,
-    number: int,  # noqa: F811
+    how: str,
 ) -> None:
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:2]:
@@ -230,18 +234,23 @@ def test_a_gateway_that_is_lost(
     log = tmp_path / "log"
     log.touch(mode=0o666)
     log.chmod(0o666)
+    tree()._bad.clear()  # they are the gateways of another test
     text = f"echo {{{{{{host}}}}}} >> {log}; sleep {word}; true"
     params = gateways.params(width=2, keepalive=0.5)
     action = TreeRemote(text, gateways.hosts(6), params, process_args=QUIET).start()
     until(lambda: len(log.read_text().split()) == 6)
     first, _ = gateways.names(2)
     (program,) = programs(first)
-    os.kill(program, number)
+    if how == "cut off":
+        # Its sshd.
+        program = int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(program, signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
     until(lambda: sum(process.ended for process in action.processes) == 3)
     lost = [process for process in action.processes if process.ended]
     for process in lost:
         assert process.reason is Reason.CONNECT
         assert f"gateway {first}" in (process.message or "")
+        assert process.started
     # What ran there ends; what runs through the other gateway goes on. Nothing runs twice.
     until(lambda: len(running(word)) == 3)
     # The next command takes the way that is left.
@@ -252,7 +261,7 @@ def test_a_gateway_that_is_lost(
     until(lambda: not running(word))
 
 
-def test_a_script_that_is_killed_leaves_nothing(gateways: Gateways, word: str) -> None:  # noqa: F811
+def test_a_script_that_is_killed_leaves_nothing(gateways: Gateways, word: str) -> None:
     text = f"""
 import sys
 from execo import Topology, TreeRemote
@@ -274,6 +283,17 @@ action.wait()
     until(lambda: not any(programs(name) for name in names))
 
 
+def test_what_is_detached_stays(gateways: Gateways, word: str) -> None:
+    (host,) = gateways.hosts(1)
+    process = SshProcess(f"sleep {word}", host, gateways.params(), detach=True, **QUIET).start()
+    until(lambda: process.start_date is not None and running(word))
+    tree().close()
+    tree().closed = False
+    assert len(running(word)) == 1
+    for pid in running(word):
+        os.kill(pid, signal.SIGKILL)
+
+
 # -- no more than there is room for -------------------------------------------------------------
 
 
@@ -288,11 +308,17 @@ def test_a_slow_reader_holds_up_itself_alone(
         slow, quick = place.open_all(
             Exec("head -c 20000000 /dev/zero"), Exec("head -c 3000000 /dev/zero")
         )
-        slow.react = lambda call: slow.channel and call == "start" and slow.channel.pause()
+
+        def pause(call: str) -> None:
+            if call == "start" and slow.channel is not None:
+                slow.channel.pause()
+
+        slow.react = pause
         quick.wait_over()
         assert len(quick.out) == 3_000_000
         # Of the other one, as much has come as was granted, and it waits here.
-        held = sum(len(data or b"") for _, data in slow.channel._held)  # type: ignore[union-attr]
+        assert isinstance(slow.channel, TreeChannel)
+        held = sum(len(data or b"") for _, data in slow.channel._held)
         assert 0 < held <= 1 << 16
         assert slow.out == b""
         place.do(slow, "resume")
@@ -302,7 +328,8 @@ def test_a_slow_reader_holds_up_itself_alone(
         deaf = place.open("exec sleep 1000")
         place.do(deaf, "write", bytes(30_000_000))
         deaf.wait(lambda sink: sink.written)
-        assert deaf.channel._on_way <= (1 << 16) + 65536  # type: ignore[union-attr]
+        assert isinstance(deaf.channel, TreeChannel)
+        assert deaf.channel._on_way <= (1 << 16) + 65536
         place.do(deaf, "send_signal", signal.SIGKILL)
         deaf.wait_over()
     finally:
@@ -358,6 +385,9 @@ class Program:
             assert data, self.frames
             self.frames += self.parser.feed(data)
 
+    def until_exit(self, number: int) -> None:
+        self.until(lambda frames: "exit" in self.ops(number))
+
     def out(self, number: int) -> bytes:
         return b"".join(one.payload for one in self.frames if one.id == number)
 
@@ -373,7 +403,7 @@ class Program:
 
 
 @pytest.mark.parametrize("python", pythons())
-def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:  # noqa: F811
+def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:
     from execo.transports.tree_frames import frame, input_frame
 
     one = Program(python)
@@ -384,7 +414,7 @@ def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:  # n
         one.send(input_frame([1, 2, 77], b"both"))
         for number in (1, 2):
             one.send(frame("eof", id=number))
-            one.until(lambda frames, number=number: "exit" in one.ops(number))
+            one.until_exit(number)
             assert one.out(number) == b"ready\nboth"
             assert "took" in one.ops(number)
         assert [f.code for f in one.frames if f.op == "exit"] == [3 << 8, 0]
@@ -413,22 +443,121 @@ def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:  # n
         one.end()
     # The script is lost: so is all that it ran.
     until(lambda: not running(word))
-    assert not [p for p in Path("/tmp").glob(f"execo-tree-{one.process.pid}-*")]
+    assert not list(Path("/tmp").glob(f"execo-tree-{one.process.pid}-*"))
+
+
+def algorithms(one: Program, number: int, *options: str) -> list[str]:
+    """Those by which an ssh of a gateway would agree on keys, as it says itself."""
+    one.run(number, "ssh", *options, "-G", "--", "some.host")
+    one.until(lambda frames: "exit" in one.ops(number))
+    lines = one.out(number).decode().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith("kexalgorithms ")]
+    return found.split(",")
+
+
+def test_agreeing_on_keys_is_quick_unless_it_is_configured() -> None:
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    slow = said.startswith("OpenSSH_9.")
+    one = Program(sys.executable)
+    try:
+        plain = algorithms(one, 1, "-Fnone")
+        ours = algorithms(one, 2)
+        assert sorted(plain) == sorted(ours)  # none is left out
+        assert ours[0] == ("curve25519-sha256" if slow else plain[0])
+        chosen = ["ecdh-sha2-nistp256", plain[0]]
+        assert algorithms(one, 3, f"-oKexAlgorithms={','.join(chosen)}") == chosen
+    finally:
+        one.end()
+
+
+VERMIN = "import sys, vermin; sys.exit(vermin.main())"
 
 
 def test_the_program_is_for_python_3_6() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "vermin", "--no-tips", "-t=3.6-", "--violations", "--eval-annotations",
-         str(Path(tree_link.__file__).with_name("node.py"))],
+        [
+            sys.executable,
+            "-c",
+            VERMIN,
+            "--no-tips",
+            "-t=3.6-",
+            "--violations",
+            "--eval-annotations",
+            str(Path(tree_link.__file__).with_name("node.py")),
+        ],
         capture_output=True,
         text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_program_imports_nothing_of_ours() -> None:
     path = Path(tree_link.__file__).with_name("node.py")
     code = f"import sys; sys.argv=['x']; exec(open({str(path)!r}).read()); print(VERSION)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
-    assert json.loads(done.stdout) == tree_link.VERSION
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == VERSION
+
+
+# -- what is nobody's command -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_words_arrive_behind_gateways_as_given(gateways: Gateways, levels: int) -> None:
+    words = (
+        "a b",
+        "$(id)",
+        "`id`",
+        "'",
+        '"',
+        "\\",
+        "!x",
+        "-n",
+        "é\udc80",
+        "",
+        "\n",
+        "x\ty",
+        "%h %%",
+    )
+    command = ("printf", "<%s>", *words)
+    process = SshProcess(
+        command, gateways.hosts(1)[0], gateways.params(levels), env={"A": "$(id) 'x'\n"}
+    ).run(LONG)
+    wanted = "".join(f"<{word}>" for word in words)
+    assert process.stdout_bytes == wanted.encode("utf-8", "surrogateescape")
+    shown = SshProcess(
+        'printf %s "$A"', gateways.hosts(1)[0], gateways.params(levels), env={"A": "$(id) 'x'\n"}
+    ).run(LONG)
+    assert shown.stdout == "$(id) 'x'\n"
+
+
+def test_a_host_that_looks_like_an_option_is_refused(gateways: Gateways) -> None:
+    (host,) = gateways.hosts(1)
+    for address in ("-oProxyCommand=id", "a;id", "$(id)"):
+        params = gateways.params()
+        params["host_rewrite_func"] = lambda given, to=address: (
+            to if given == host.address else given
+        )
+        process = SshProcess("true", host, params, **QUIET).run(LONG)
+        assert process.reason is Reason.SPAWN
+        assert process.exit_code is None
+    _, target = connection_to(host, make_connection_params(gateways.params()))
+    transport = TreeTransport(get_runtime())
+    place = Place(transport, get_runtime().loop, replace(target, address="-oProxyCommand=id"))
+    try:
+        assert "looks like an option" in str(place.run("true").error)
+        place = Place(transport, get_runtime().loop, target)
+        assert "NUL" in str(place.run("a\0b").error)
+        assert "no terminal" in str(place.run("true", pty=True).error)
+    finally:
+        transport.close()
+
+
+def test_another_user_is_not_to_be_become_there(gateways: Gateways) -> None:
+    process = SshProcess(
+        "id", gateways.hosts(1)[0], gateways.params(), become="nobody", **QUIET
+    ).run(LONG)
+    assert process.reason is Reason.SPAWN
+    assert "'tree'" in (process.message or "")
