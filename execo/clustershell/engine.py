@@ -113,13 +113,35 @@ class Engine:
         """Run ``function(*args)`` in the task's thread, when its loop runs. From any thread."""
         self.inbox.put((function, *args))
 
+    # A signal handler may do this while the loop waits: it has to look again.
+
+    def _hold(self, what: Client | EngineBaseTimer | EnginePort) -> None:
+        self._held += not what.autoclose
+        if self.running:
+            self.post(_nothing)
+
+    def _release(self, what: Client | EngineBaseTimer | EnginePort) -> None:
+        self._held -= not what.autoclose
+        if not self._held:
+            self.post(_nothing)
+
+    def waiting(self) -> list[Client]:
+        """Those that there are. From any thread."""
+        return list(self._clients)
+
+    def abort_waiting(self, clients: list[Client]) -> None:
+        """Drop those of them that have not started."""
+        for client in clients:
+            if not client.started:
+                client.abort()
+
     # -- what there is ------------------------------------------------------------------------
 
     def add(self, client: Client) -> None:
         """It will start when there is room."""
         client.engine = self
         self._clients[client] = None
-        self._held += not client.autoclose
+        self._hold(client)
         fanout = client.worker._fanout
         if fanout is FANOUT_DEFAULT:
             self._shared.add(client)
@@ -138,7 +160,7 @@ class Engine:
         """It is over."""
         if self._clients.pop(client, self) is self:
             return
-        self._held -= not client.autoclose
+        self._release(client)
         client.due = None
         window = client.window
         if window is not None:
@@ -152,7 +174,7 @@ class Engine:
             return
         timer.engine = self
         self._timers[timer] = None
-        self._held += not timer.autoclose
+        self._hold(timer)
         self.schedule(timer, timer.fire_delay)
 
     def remove_timer(self, timer: EngineBaseTimer) -> None:
@@ -160,7 +182,7 @@ class Engine:
         if threading.current_thread() is not self._task.thread:
             self.post(self.remove_timer, timer)  # and wakes who waits for it
         elif self._timers.pop(timer, self) is None:
-            self._held -= not timer.autoclose
+            self._release(timer)
             timer.due = None
 
     def add_port(self, port: EnginePort) -> None:
@@ -168,7 +190,7 @@ class Engine:
         if not port._closed:
             port.registered = True
             self._ports[port] = None
-            self._held += not port.autoclose
+            self._hold(port)
             if self.running:
                 port._start()
 
@@ -177,7 +199,7 @@ class Engine:
         port._close()
         if self._ports.pop(port, self) is None:
             port.registered = False
-            self._held -= not port.autoclose
+            self._release(port)
 
     # -- what is due --------------------------------------------------------------------------
 
@@ -238,8 +260,10 @@ class Engine:
             while True:
                 self._drain()
                 self._start_clients()
-                if not self._held and self._settle():
-                    break
+                if not self._held:
+                    if self._settle():
+                        break
+                    continue
                 due = self._next_due()
                 if limit is not None and (due is None or limit < due):
                     due = limit
@@ -377,6 +401,10 @@ class Engine:
                     self._backlog.append(item)
         except queue.Empty:
             pass
+
+
+def _nothing() -> None:
+    pass
 
 
 def _limit(fanout: float | None) -> float:

@@ -552,7 +552,8 @@ class Task:
                 self._quit = True
                 self._state.notify_all()
             else:
-                self._engine.post(self._engine.clear)
+                # What is scheduled later is not meant.
+                self._engine.post(self._engine.abort_waiting, self._engine.waiting())
                 if kill:
                     self._forget()
 
