@@ -6,6 +6,7 @@ not be reached.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -47,4 +48,5 @@ task.rcopy("file", results, nodes="host[1-2]")
 task.resume()
 # The end.
 print(sorted(path.name for path in Path(results).iterdir()))
+shutil.rmtree(results)
 cluster.stop()
