@@ -33,6 +33,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(paramiko|ClusterShell)\..*"),
     ("py:class", r"Figure|Path"),  # beside matplotlib, which need not be installed here
     ("py:class", r"re\.(Pattern|Match)"),  # classes without an entry in Python's index
+    ("py:exc", r"NodeSetParseError"),  # of ClusterShell
+    # What the workers of a user need not know of.
+    ("py:class", r"execo\.clustershell\.(client|rsh_worker|pdsh_worker)\..*"),
 ]
 
 html_theme = "furo"

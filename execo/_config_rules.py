@@ -104,6 +104,15 @@ def _is_ssh_config(value: Any) -> bool:
     )
 
 
+def _is_topology(value: Any) -> bool:
+    # By what it has: the class itself is above this room.
+    return (
+        value is None
+        or (isinstance(value, (str, os.PathLike)) and value != "")
+        or (callable(getattr(value, "parents", None)) and isinstance(value, Hashable))
+    )
+
+
 def is_words(value: Any) -> bool:
     """A tuple or list of strings."""
     # A plain string would be taken apart into its characters.
@@ -182,6 +191,8 @@ CONNECTION_RULES: dict[str, Rule] = {
     "taktuk_options": _WORDS,
     "taktuk_connector": _STR,
     "taktuk_connector_options": _WORDS,
+    "topology": (_is_topology, "the path of a file, a Topology (load_topology), or None"),
+    "tree_fanout": _SIZE,
     "nc": _STR,
     "chainput_nc_client_timeout": _SECONDS,
     "chainput_nc_server_timeout": _SECONDS,

@@ -207,7 +207,8 @@ default_connection_params: dict[str, Any] = {
     # How hosts are reached: "paramiko" (inside this process, connections are kept and shared),
     # "openssh" (the ssh command), or "auto": paramiko, and openssh where ssh is set, or where the
     # options below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto". "taktuk" (one
-    # taktuk command for all hosts of an action) is what TaktukRemote sets.
+    # taktuk command for all hosts of an action) is what TaktukRemote sets, "tree" (through
+    # gateways: topology) what TreeRemote sets.
     "transport": "auto",
     # What to do with host keys: "off" (accept any, record none: for testbeds that are redeployed;
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse
@@ -263,6 +264,11 @@ default_connection_params: dict[str, Any] = {
     "taktuk_connector": "ssh",
     # More words for it, beside those that follow from the keys above. Default: none.
     "taktuk_connector_options": (),
+    # Through which gateways hosts are reached, where the transport is "tree": the path of a file in
+    # ClusterShell's format (topology.conf), or what load_topology() gives. Default: None.
+    "topology": None,
+    # How many hosts a gateway may be connecting to at a time. Default: 32.
+    "tree_fanout": 32,
     # ChainPut: netcat on the hosts. Default: "/bin/nc.traditional -v -v".
     "nc": "/bin/nc.traditional -v -v",
     # ChainPut: seconds that a sending netcat waits. Default: 5.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,7 @@ class _Ways:
         self._rewrite: Callable[[str], str] | None = params["host_rewrite_func"]
         self._transport: str = params["transport"]
         self._words = tuple(params["ssh_options"])
+        self._tree: Tree | None = None
         self._known: tuple[SshConfig | None, Finder | None, _Known] = (None, None, {})
         self._base = _base_options(params, () if self._transport in _BY_FILES else self._words)
         self._by_ssh = self._transport == "openssh" or (
@@ -132,13 +133,17 @@ class _Ways:
                 f"host_rewrite_func made {given!r} of the host {address}: {exc}"
             ) from exc
 
+    def address(self, host: Host) -> str:
+        """Where it is to be found."""
+        return host.address if self._rewrite is None else self._rewritten(host.address)
+
     def to(self, host: Host) -> tuple[str, Target]:
         """The transport and the target of one host, see :func:`connection_to`."""
-        address = host.address
-        if self._rewrite is not None:
-            address = self._rewritten(address)
+        address = self.address(host)
         if self._transport not in _BY_FILES:
             # One of the user's own knows by itself what ssh_options mean to it.
+            if self._transport == "tree":
+                return self._by_tree(host, address)
             target = self._plain_target(host, address, self._base)
             if self._transport == "taktuk":
                 _refuse_secrets(target, "taktuk")
@@ -162,6 +167,15 @@ class _Ways:
             plain = self._plain_target(host, address, self._base_for_ssh)
             found = known[key] = self._find(plain, finder)
         return found
+
+    def _by_tree(self, host: Host, address: str) -> tuple[str, Target]:
+        """Through gateways, or directly where there are none before it."""
+        if self._tree is None or not self._tree.is_current():
+            self._tree = Tree(self._params, self._base, self._plain_target)
+        if not self._tree.parents(host.address):
+            return self._tree.plain.to(host)
+        _refuse_secrets(self._plain_target(host, address, self._base), "tree")
+        return "tree", self._tree.target(host, address)
 
     def _plain_target(self, host: Host, address: str, options: ConnectionOptions) -> Target:
         """The target as the host and the parameters say it."""
@@ -213,6 +227,55 @@ class _Ways:
         _refuse_secrets(target, "openssh", why)
         _refuse_for_shells(target)
         return "openssh", target
+
+
+class Tree:
+    """The gateways of one set of connection parameters. For any thread.
+
+    :param params: complete connection parameters
+    :param options: the options of a connection as they say them
+    :param target: makes the target of a host from it, its address and options
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        options: ConnectionOptions,
+        target: Callable[[Host, str, ConnectionOptions], Target],
+    ) -> None:
+        from .topology import TopologyFile
+
+        if params["topology"] is None:
+            raise ValueError(
+                "the transport 'tree' needs a topology: the path of a file, or what "
+                "load_topology() gives, as connection_params['topology']"
+            )
+        self._file = TopologyFile(params["topology"])
+        self._topology = self._file.read()
+        self._target = target
+        self.fanout: int = params["tree_fanout"]
+        self.plain = _Ways({**params, "transport": "auto", "topology": None})
+        self.options = replace(options, tree=self)
+
+    def is_current(self) -> bool:
+        """False if the file has changed since."""
+        return self._file.is_current()
+
+    def parents(self, name: str) -> Sequence[str]:
+        return self._topology.parents(name)
+
+    def direct(self, name: str) -> tuple[str, Target]:
+        return self.plain.to(Host(name))
+
+    def below(self, name: str) -> Target:
+        host = Host(name)
+        return self.target(host, self.plain.address(host))
+
+    def target(self, host: Host, address: str) -> Target:
+        """A host as a gateway is to reach it: with a key of its own, not with one of here."""
+        target = replace(self._target(host, address, self.options), keyfile=None)
+        _refuse_for_shells(target)
+        return target
 
 
 # -- what the parameters say ---------------------------------------------------------------------

@@ -5,6 +5,7 @@
     ExecoError
     ├── ConfigError               ~/.execo.conf.py or a configuration key is wrong
     ├── SshConfigError            a file of ssh_config is wrong
+    ├── TopologyError             a file of gateways and their hosts is wrong
     ├── HostSetError              a text names no host (also a ValueError)
     ├── SubstitutionError         {{...}} in a command cannot be evaluated (also a ValueError)
     ├── NotSupported              this transport cannot do what was asked
@@ -43,6 +44,7 @@ __all__ = [
     "SpawnError",
     "SshConfigError",
     "SubstitutionError",
+    "TopologyError",
     "WriteError",
 ]
 
@@ -102,6 +104,28 @@ class SshConfigError(ExecoError):
         self.filename = filename
         self.lineno = lineno
         self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _told, (type(self), str(self), dict(self.__dict__))
+
+
+class TopologyError(ExecoError):
+    """A topology, or the file that it is read from, is wrong.
+
+    :param message: what is wrong
+    :param filename: the file, if it comes from one
+    :param lineno: the line in it, None if the file as a whole is to blame
+    """
+
+    def __init__(
+        self, message: str, *, filename: str | None = None, lineno: int | None = None
+    ) -> None:
+        place = "" if filename is None else f"{filename}: "
+        if filename is not None and lineno is not None:
+            place = f"{filename}:{lineno}: "
+        super().__init__(place + message)
+        self.filename = filename
+        self.lineno = lineno
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _told, (type(self), str(self), dict(self.__dict__))

@@ -29,6 +29,7 @@ from execo.transports.inprocess import InProcessTransport
 from execo.transports.local import LocalTransport
 from execo.transports.openssh import OpenSshTransport
 from execo.transports.taktuk import TaktukTransport
+from execo.transports.tree import TreeTransport
 
 TIMEOUT = 30.0
 """Seconds after which a test gives up: a hang, not a speed."""
@@ -188,6 +189,7 @@ class Provider:
     :param lacks: what it cannot do, of EVERYTHING
     :param host: where it runs commands, from a test's fixtures; None = this machine
     :param transport: what its host's connection parameters say
+    :param levels: so many gateways are before its host
     """
 
     name: str
@@ -196,12 +198,16 @@ class Provider:
     lacks: frozenset[str] = frozenset()
     host: Callable[[pytest.FixtureRequest], Host] | None = None
     transport: str = "auto"
+    levels: int = 0
 
     def target(self, request: pytest.FixtureRequest) -> Target | None:
         """What its requests are to name."""
         if self.host is None:
             return None
         params = make_connection_params({"transport": self.transport})
+        if self.levels:
+            tree = request.getfixturevalue("gateways").params(self.levels)
+            params = make_connection_params({**params, **tree})
         return connection_to(self.host(request), params)[1]
 
 
@@ -325,8 +331,21 @@ def as_somebody(request: pytest.FixtureRequest) -> Host:
     return host
 
 
+def make_tree(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    return TreeTransport(get_runtime())
+
+
+def behind_a_gateway(request: pytest.FixtureRequest) -> Host:
+    """On a real server, whose other addresses are the gateways."""
+    host: Host = request.getfixturevalue("gateways").hosts(1)[0]
+    return host
+
+
 # taktuk tells of the exit when the output is closed, and has no terminal (which those of cwd want).
 TAKTUK = OVER_SSH | {"cwd", "exit first", "forward", "pty"}
+
+# ssh tells of exit codes alone, and holds stderr open to the end; there is no terminal.
+TREE = OVER_SSH | {"all signals", "cwd", "exit first", "forward", "pty"}
 
 PROVIDERS = [
     Provider("local", make_local, make_local_narrow, frozenset({"forward"})),
@@ -369,6 +388,8 @@ PROVIDERS = [
     ),
     Provider("taktuk", make_taktuk, make_taktuk, TAKTUK | {"files"}, as_user, "taktuk"),
     Provider("taktuk on an embedded host", make_taktuk, make_taktuk, TAKTUK, embedded, "taktuk"),
+    Provider("tree", make_tree, make_tree, TREE | {"files"}, behind_a_gateway, "tree", 1),
+    Provider("tree of two", make_tree, make_tree, TREE | {"files"}, behind_a_gateway, "tree", 2),
 ]
 
 # What the fake does where the others run these commands.

@@ -28,7 +28,7 @@ from execo.testing import CloseStdin, Cluster, Echo, Eof, Err, Exit, Fail, Gate,
 from execo.transports.base import Exec, Forward, Target, Transport
 from execo.transports.local import LocalTransport
 
-pytest_plugins = ["become_users", "sshd", "execo.testing.pytest_plugin"]
+pytest_plugins = ["become_users", "gateways", "sshd", "execo.testing.pytest_plugin"]
 
 
 @pytest.fixture(scope="session", autouse=True)

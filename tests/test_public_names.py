@@ -54,6 +54,11 @@ PUBLIC = {
     "SequentialActions": "action",
     "SshProcess": "process",
     "SubstitutionError": "errors",
+    "Topology": "topology",
+    "TopologyError": "errors",
+    "TreeProcess": "process",
+    "TreeRemote": "action",
+    "load_topology": "topology",
     "Timer": "time_utils",
     "configuration": "config",
     "default_connection_params": "config",
@@ -151,3 +156,55 @@ def documented(thing: object) -> bool:
 
 def test_the_version_is_a_release_number() -> None:
     assert execo.__version__.split(".")[0] == "3"
+
+
+# -- execo.clustershell -----------------------------------------------------------------------
+
+
+def test_tasks_and_workers_have_the_names_of_clustershell_in_one_room() -> None:
+    flat = importlib.import_module("execo.clustershell")
+    names = set(flat.__all__)
+    for module, some in {
+        "Task": "Task TimeoutError TaskError TaskMsgTreeError AlreadyRunningError task_self"
+        " task_wait task_terminate task_cleanup",
+        "Event": "EventHandler",
+        "Worker.Worker": "Worker DistantWorker StreamWorker WorkerSimple WorkerError"
+        " WorkerBadArgumentError",
+        "Worker.Exec": "ExecWorker ExecClient CopyClient",
+        "Worker.Ssh": "WorkerSsh SshClient ScpClient",
+        "Worker.Rsh": "WorkerRsh",
+        "Worker.Pdsh": "WorkerPdsh",
+        "Worker.Popen": "WorkerPopen",
+        "Worker.Tree": "TreeWorker WorkerTree",
+        "Worker.EngineClient": "EnginePort EngineClientError EngineClientNotSupportedError",
+        "Engine.Engine": "EngineTimer EngineException EngineAbortException"
+        " EngineIllegalOperationError",
+        "NodeSet": "NodeSet NodeSetParseError expand fold",
+        "RangeSet": "RangeSet RangeSetND",
+        "MsgTree": "MsgTree MsgTreeElem",
+        "Topology": "TopologyError",
+        "Propagation": "RouteResolvingError",
+        "Defaults": "Defaults",
+    }.items():
+        original = importlib.import_module(f"ClusterShell.{module}")
+        for name in some.split():
+            assert hasattr(original, name), name
+            assert name in names, name
+    assert all(hasattr(flat, name) for name in names)
+    assert len(names) == len(flat.__all__)
+
+
+@pytest.mark.parametrize("name", ["Task", "Worker", "DistantWorker", "StreamWorker", "EnginePort"])
+def test_a_class_has_the_methods_of_the_original(name: str) -> None:
+    import ClusterShell.Task
+    import ClusterShell.Worker.EngineClient
+    import ClusterShell.Worker.Worker
+
+    home = {"Task": ClusterShell.Task, "EnginePort": ClusterShell.Worker.EngineClient}
+    original = getattr(home.get(name, ClusterShell.Worker.Worker), name)
+    ours = getattr(importlib.import_module("execo.clustershell"), name)
+    inner = {"tasksyncmethod", "TOPOLOGY_CONFIGS", "abort"} if name == "EnginePort" else {
+        "tasksyncmethod", "TOPOLOGY_CONFIGS",
+    }  # fmt: skip
+    own = {key for key in vars(original) if not key.startswith("_")} - inner
+    assert sorted(key for key in own if not hasattr(ours, key)) == []

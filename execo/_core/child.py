@@ -180,6 +180,7 @@ def spawn(
     env: Mapping[str, str] | None = None,
     pty: bool = False,
     prelude: str = "",
+    merge: bool = False,
     before: Callable[[int], object] | None = None,
 ) -> Child:
     """Start ``argv`` in a new session. Blocks until its program is loaded, or cannot be.
@@ -188,6 +189,7 @@ def spawn(
     :param env: its whole environment; None = ours
     :param pty: its stdin and stdout are a new terminal, which controls its session
     :param prelude: text for a /bin/sh that then becomes the program
+    :param merge: its stderr is its stdout; ours has ended
     :param before: called with the inode of the pipe that will be its stderr
     :raises OSError: as :class:`subprocess.Popen`; nothing is left open
     :raises ValueError: for what no program can be given, a NUL byte for one
@@ -216,13 +218,14 @@ def spawn(
         if prelude:
             _check_program(argv[0], cwd, env)
             argv = ["/bin/sh", "-c", f'{prelude} exec "$@"', "sh", *argv]
+        child_error, inode = (child_stdout, stdout) if merge else (child_stderr, stderr)
         if before is not None:
-            before(os.fstat(stderr).st_ino)
+            before(os.fstat(inode).st_ino)
         popen = subprocess.Popen(
             argv,
             stdin=child_stdin,
             stdout=child_stdout,
-            stderr=child_stderr,
+            stderr=child_error,
             cwd=cwd,
             env=env,
             start_new_session=True,

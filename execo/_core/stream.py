@@ -119,6 +119,11 @@ class Reader(Descriptor):
             self._reading = False
             self._loop.remove_reader(self.fd)
 
+    def read(self) -> None:
+        """Read once, now: for a regular file, which is always ready and cannot be waited for."""
+        if self.open:
+            self._readable()
+
     def close(self) -> None:
         self.pause()
         if self.open and self._is_grown:

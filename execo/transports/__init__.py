@@ -30,6 +30,7 @@ _factories = {
     "openssh": "execo.transports.openssh:OpenSshTransport",
     "paramiko": "execo.transports.inprocess:InProcessTransport",
     "taktuk": "execo.transports.taktuk:TaktukTransport",
+    "tree": "execo.transports.tree:TreeTransport",
     "transfer": "execo.transfer.relay:TransferTransport",
 }
 

@@ -40,6 +40,7 @@ __all__ = [
     "Sink",
     "Target",
     "Transport",
+    "TreeWays",
     "is_loopback",
     "not_supported",
 ]
@@ -90,6 +91,27 @@ class Algorithms:
     least_rsa_bits: int = 0
 
 
+class TreeWays(Protocol):
+    """Which gateways hosts are reached through. For any thread; one is equal to itself alone."""
+
+    fanout: int
+    """How many hosts a gateway may be connecting to at a time."""
+
+    def parents(self, name: str) -> Sequence[str]:
+        """The gateways of which any one leads to the host ``name``; none: it is reached
+        directly."""
+
+    def direct(self, name: str) -> tuple[str, Target]:
+        """How the gateway ``name`` is reached directly: a transport and a target.
+
+        :raises ExecoError: where it cannot be
+        :raises ValueError: likewise
+        """
+
+    def below(self, name: str) -> Target:
+        """How the gateway ``name`` is reached from another gateway."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """How to connect, as far as it does not depend on the host.
@@ -116,6 +138,8 @@ class ConnectionOptions:
     :param ssh_options: more words for it
     :param taktuk: the words of the taktuk command, for the transport that runs one; ``ssh`` and
       ``ssh_options`` are its connector then
+    :param tree: through which gateways hosts are reached, for the transport ``tree``; ``ssh`` and
+      ``ssh_options`` are those of the gateways then
     """
 
     host_key_policy: str = "off"
@@ -134,6 +158,7 @@ class ConnectionOptions:
     ssh: tuple[str, ...] = ("ssh",)
     ssh_options: tuple[str, ...] = ()
     taktuk: tuple[str, ...] = ()
+    tree: TreeWays | None = field(default=None, repr=False)
 
     @property
     def trust_decided(self) -> bool:
@@ -208,6 +233,8 @@ class Exec:
     :param secret_env: variables to set, too, that nobody else gets to see; for the transports
       ``become`` and ``local``
     :param through: the transport that carries it, for the transport ``become``
+    :param merge: stderr goes where stdout goes, as one stream 1 in the order in which it was
+      written; for the transport ``local``, others bring both apart
     """
 
     command: str | tuple[str, ...]
@@ -223,6 +250,7 @@ class Exec:
     become: Become | None = None
     secret_env: Mapping[str, str] | None = field(default=None, repr=False)
     through: str = ""
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

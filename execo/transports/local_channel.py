@@ -78,6 +78,7 @@ class LocalChannel:
                     env=_environment({**(request.env or {}), **(request.secret_env or {})}),
                     pty=request.pty,
                     prelude=DETACHED if request.relay else "",
+                    merge=request.merge,
                     before=self._claim_slot,
                 )
                 self._take_over(child)

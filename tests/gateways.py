@@ -1,0 +1,88 @@
+"""Gateways and hosts behind them: addresses of one real server, whose user has a key for them all.
+
+A test module that needs them says ``pytest_plugins = ["gateways", "sshd"]``, and takes
+``gateways``.
+
+PYTEST_DONT_REWRITE: a test module may import this one before pytest takes it as a plugin.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from execo import Host
+from execo.topology import Topology
+from sshd import RealSshd
+
+__all__ = ["Gateways", "gateways", "give_key"]
+
+ROOT = "here"
+GATEWAYS = 240
+"""From this one on, the server's addresses are those of gateways, and from 0 on those of hosts."""
+
+
+class Gateways:
+    """Hosts of one server, and gateways of it."""
+
+    def __init__(self, server: RealSshd) -> None:
+        self.server = server
+        self.user = server.hosts(1)[0].user or ""
+        give_key(server, self.user)
+
+    def hosts(self, count: int = 1, *, first: int = 0) -> list[Host]:
+        """Hosts behind the gateways: what is known of them is their address."""
+        return [Host(one.address) for one in self.server.hosts(count, first=first)]
+
+    def names(self, count: int, *, level: int = 1) -> list[str]:
+        """The addresses of gateways."""
+        first = GATEWAYS + 4 * (level - 1)
+        return [one.address for one in self.server.hosts(count, first=first)]
+
+    def topology(self, hosts: Sequence[Host | str], levels: int = 1, *, width: int = 1) -> Topology:
+        """So many levels of gateways, each of so many."""
+        rows: list[tuple[list[str], list[str]]] = []
+        above = [ROOT]
+        for level in range(1, levels + 1):
+            rows.append((above, self.names(width, level=level)))
+            above = rows[-1][1]
+        rows.append((above, [one.address if isinstance(one, Host) else one for one in hosts]))
+        return Topology(rows, root=ROOT)
+
+    def access(self) -> dict[str, Any]:
+        """The connection parameters that let one in."""
+        server = self.server
+        return {"user": self.user, "keyfile": str(server.keyfile), "port": server.port}
+
+    def params(
+        self, levels: int = 1, *, hosts: int = 40, width: int = 1, **more: Any
+    ) -> dict[str, Any]:
+        """Connection parameters that lead to the hosts through gateways."""
+        topology = self.topology(self.hosts(hosts), levels, width=width)
+        return {**self.access(), "transport": "tree", "topology": topology, **more}
+
+
+def give_key(server: RealSshd, user: str) -> None:
+    """A key of its own, which all hosts of the server know, as the user of a gateway has one."""
+    entry = pwd.getpwnam(user)
+    if entry.pw_uid == os.geteuid():
+        pytest.skip("only root can make the users that this test needs")
+    folder = Path(entry.pw_dir) / ".ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = folder / "id_ed25519"
+    shutil.copy(server.keyfile, key)
+    key.chmod(0o600)
+    for path in (folder, key):
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+@pytest.fixture
+def gateways(sshd: RealSshd) -> Gateways:
+    """Gateways and hosts of the real server."""
+    return Gateways(sshd)
