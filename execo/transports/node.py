@@ -304,29 +304,30 @@ class Connection(Session):
         self.words = words[:1] + ours + node.file_words(words) + words[1:]
 
     def start(self) -> None:
+        pipes: List[int] = []
         try:
+            for _ in range(3):
+                pipes += os.pipe()
             self.process = subprocess.Popen(
                 self.words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
+                stdin=pipes[0],
+                stdout=pipes[3],
+                stderr=pipes[5],
                 close_fds=False,  # none of ours is inherited
                 start_new_session=True,
             )
         except (OSError, ValueError) as exc:
+            for descriptor in pipes:
+                os.close(descriptor)
             self.node.tell({"op": "no", "id": self.number, "why": str(exc)[:500], "spawn": True})
             self.settle()
             self.release()
             return
         self.node.children[self.process.pid] = self
-        pipes = []
-        for file in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert file is not None
-            pipes.append(os.dup(file.fileno()))
-            file.close()
+        for descriptor in (pipes[0], pipes[3], pipes[5]):
+            os.close(descriptor)
         self.node.tell({"op": "up", "id": self.number})
-        self.attach(*pipes)
+        self.attach(pipes[1], pipes[2], pipes[4])
 
     def came(self, stream: int) -> None:
         if stream == 1:
