@@ -25,7 +25,7 @@ from paramiko.message import Message
 from execo import Host, SshProcess, transports
 from execo.errors import Reason
 from execo.process import ProcessBase
-from execo.transports.channel import WINDOW, SshChannel
+from execo.transports.channel import FIRST_WINDOW, WINDOW, SshChannel
 from fuzzing import damaged, examples, no_internal_error
 from invariants import PATIENCE, Watch, wait_until
 
@@ -383,11 +383,16 @@ def test_a_host_cannot_fill_the_memory() -> None:
                 return count
         raise AssertionError("it takes all")
 
-    for _ in range(3):  # a host that waits for room has it
-        for _ in range(WINDOW // 30_000):
+    for _ in range(6):  # a host that waits for room has it
+        for _ in range(FIRST_WINDOW // 30_000):
             channel.on_data(Message(_text(bytes(30_000))))
         still.turn()
-    assert fill() <= WINDOW // 30_000 + 1
+    assert WINDOW // 2 < 30_000 * fill() <= WINDOW + 30_000  # nobody took long: it has grown
+    channel = SshChannel(still, still, [])
+    channel.confirm(0, 0, 1000)
+    channel.pause()
+    still.turn()
+    assert 30_000 * fill() <= FIRST_WINDOW
 
 
 def test_words_of_any_bytes_are_shown(server: Server) -> None:

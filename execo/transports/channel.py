@@ -31,7 +31,11 @@ __all__ = [
 ]
 
 WINDOW = 2 * 1024 * 1024
-"""Bytes that a host may send on a channel before we have taken them."""
+"""Bytes that a host may send on a channel before we have taken them, at the most."""
+
+FIRST_WINDOW = 256 * 1024
+"""The same at its begin; it doubles as they are taken. Of a hundred commands that print faster than
+anybody reads, the memory holds what they may send: with WINDOW from the start 200 MB."""
 
 PACKET = 32 * 1024
 """Bytes of data in one message at the most: what every implementation takes (RFC 4253, 6.1)."""
@@ -93,7 +97,8 @@ class SshChannel:
         self._inbox: deque[tuple[int, bytes]] = deque()
         self._scheduled = False
         self._taken = 0
-        self._granted = WINDOW  # bytes that the host may have sent so far
+        self._window = FIRST_WINDOW
+        self._granted = FIRST_WINDOW  # bytes that the host may have sent so far
         self._received_size = 0
         self._paused = False
         self._outbox: deque[memoryview] = deque()
@@ -108,7 +113,7 @@ class SshChannel:
         message.add_byte(common.cMSG_CHANNEL_OPEN)
         message.add_string(kind)
         message.add_int(self._number)
-        message.add_int(WINDOW)
+        message.add_int(FIRST_WINDOW)
         message.add_int(PACKET)
         message.add_bytes(details)
         session.post(message)
@@ -187,10 +192,12 @@ class SshChannel:
                 listener.channel_eof()
             else:
                 listener.channel_closed()
-        if self._taken >= WINDOW // 4 and not self._close_sent:
+        if self._taken >= self._window // 4 and not self._close_sent:
+            before, self._window = self._window, min(WINDOW, 2 * self._window)
+            room = self._taken + self._window - before
             message = _message(common.cMSG_CHANNEL_WINDOW_ADJUST, self._remote)
-            message.add_int(self._taken)
-            self._granted += self._taken  # before the host hears of it
+            message.add_int(room)
+            self._granted += room  # before the host hears of it
             self._taken = 0
             self._session.post(message)
 
