@@ -286,6 +286,39 @@ except KeyboardInterrupt:
     assert run.finish() == (0, "True True\n", "")
 
 
+@pytest.mark.parametrize("thread", ["execo-io", "execo-worker-1"])
+@pytest.mark.parametrize("raising", [False, True], ids=["default", "with a handler that raises"])
+def test_ctrl_c_while_the_threads_of_execo_start(
+    script: ScriptMaker, thread: str, raising: bool
+) -> None:
+    run = script(
+        f"""
+real = threading.Thread.start
+
+def start(self):
+    real(self)
+    if self.name == {thread!r} and not came:
+        came.append(True)
+        signal.raise_signal(signal.SIGINT)
+
+def stop(number, frame):
+    raise SystemExit(5)
+
+came = []
+if {raising}:
+    signal.signal(signal.SIGTERM, stop)
+threading.Thread.start = start
+try:
+    Process("true").run()
+except KeyboardInterrupt:
+    print("broken off")
+print(Process("true").run().ok)
+print(sum(one.name == "execo-io" for one in threading.enumerate()))
+"""
+    )
+    assert run.finish() == (0, "broken off\nTrue\n1\n", "")
+
+
 # -- a sudden end -----------------------------------------------------------------------------
 
 SUDDEN = {

@@ -72,8 +72,11 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name="execo-io", daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except RuntimeError:  # it cannot be started
             self._aio.close()
+            raise
+        except BaseException:  # a signal handler's: it runs, or is about to
+            self._aio.call_soon_threadsafe(self._aio.stop)
             raise
 
     # -- from any thread ----------------------------------------------------------------------

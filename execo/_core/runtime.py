@@ -50,7 +50,7 @@ class Runtime:
         # there from the start: at the end of the interpreter none can be added.
         try:
             self.workers = Pool(self.loop, "execo-worker", 2, kept=1)
-        except RuntimeError:
+        except BaseException:  # no thread can be started; a signal handler raises
             self.loop.stop()
             raise
         self.pool = Pool(self.loop, "execo-handler", HANDLER_THREADS, fallback=self.workers)
@@ -151,7 +151,7 @@ def current_runtime() -> Runtime | None:
 
 
 def _start(switch_interval: float | None) -> Runtime:
-    global _current, _hooked
+    global _hooked
     with fork_gate, _lock:
         if _current is None:
             if _exiting:
@@ -163,7 +163,10 @@ def _start(switch_interval: float | None) -> Runtime:
             if switch_interval is not None:
                 sys.setswitchinterval(switch_interval)
             try:
-                _current = Runtime()
+                # A Ctrl-C in the middle would leave threads behind that nobody knows.
+                main = threading.current_thread() is threading.main_thread()
+                if not (main and deferring_interrupts(_make)):
+                    _make()
             except RuntimeError as exc:
                 # Python 3.12 and later start no thread any more when they say so.
                 if "shutdown" in str(exc):
@@ -173,7 +176,13 @@ def _start(switch_interval: float | None) -> Runtime:
                 if exc.errno not in NO_ROOM:
                     raise
                 raise OSError(exc.errno, f"{os.strerror(exc.errno)}: {_NO_DESCRIPTOR}") from exc
+        assert _current is not None
         return _current
+
+
+def _make() -> None:
+    global _current
+    _current = Runtime()
 
 
 def _at_exit() -> None:
