@@ -339,6 +339,7 @@ def test_what_hosts_send_for_files(
 
 
 @examples(100)
+@example(b"execo-rsync 92233720368547758082\n3 a\0- d\0")
 @given(
     damaged(
         st.sampled_from([b"motd\nexeco-rsync 2\n3 a\0- d\0", b"execo-rsync 0\n"]),

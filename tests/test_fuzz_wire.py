@@ -292,6 +292,14 @@ def test_a_damaged_message(
         assert process.exit_code is not None
 
 
+@pytest.mark.parametrize("kind", [b"\x5d", b"\x60", b"c", b"d"])
+def test_a_channel_that_is_used_before_it_is_open(server: Server, kind: bytes) -> None:
+    server.damages(OPEN, lambda message: [kind + message[1:]])
+    process = run(server, limit=0.5)
+    assert (process.ok, process.reason) == (False, Reason.CONNECT)
+    assert "before it has opened it" in process.message
+
+
 def _channel_message(kind: int, *parts: int | bytes) -> bytes:
     message = Message()
     message.add_byte(bytes([kind]))

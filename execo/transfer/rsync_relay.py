@@ -376,7 +376,8 @@ def _read_header(data: bytes) -> list[Found] | None:
     end = data.find(b"\n", start) if start >= 0 else -1
     if end >= 0:
         count = int(data[start + len(RSYNC_HEADER) : end])
-        *records, rest = data[end + 1 :].split(b"\0", max(count, 0))
+        # There are no more than bytes, and split() takes no number of any size.
+        *records, rest = data[end + 1 :].split(b"\0", min(max(count, 0), len(data)))
         if len(records) == count and not rest:
             return [_found(record) for record in records]
         if len(records) == count:

@@ -248,9 +248,11 @@ class SshChannel:
             self._loop.call_soon(self._deliver)
 
     def on_success(self, m: Message) -> None:
+        self._check_open()
         self._loop.call_soon(self._listener.channel_answered, True)
 
     def on_failure(self, m: Message) -> None:
+        self._check_open()
         self._loop.call_soon(self._listener.channel_answered, False)
 
     def on_data(self, m: Message) -> None:
@@ -277,9 +279,11 @@ class SshChannel:
             raise SSHException(f"the host uses channel {self._number} before it has opened it")
 
     def on_adjust(self, m: Message) -> None:
+        self._check_open()
         self._loop.call_soon(self._add_room, m.get_int())
 
     def on_eof(self, m: Message) -> None:
+        self._check_open()
         self._put(_END)
 
     def on_close(self, m: Message) -> None:
