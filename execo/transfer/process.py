@@ -139,21 +139,18 @@ class PutProcess(FilesProcess):
 
     def _request(self) -> Transfer:
         package = self._package()
-        if package.single:
-            words = put_file_command(
-                self.location,
-                package.name,
-                size=package.size,
-                mode=package.mode,
-                mtime=package.mtime,
-            )
-        else:
-            words = put_tree_command(self.location)
         return self._transfer(
-            words,
+            self._words(package),
             total=package.total,
             package=package,
             on_end=partial(self.packages.release, self.names),
+        )
+
+    def _words(self, package: Package) -> tuple[str, ...]:
+        if not package.single:
+            return put_tree_command(self.location)
+        return put_file_command(
+            self.location, package.name, size=package.size, mode=package.mode, mtime=package.mtime
         )
 
 
