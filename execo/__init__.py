@@ -25,6 +25,7 @@ from .action import (
     TaktukGet,
     TaktukPut,
     TaktukRemote,
+    TreeRemote,
     default_action_factory,
     filter_bad_hosts,
     get_fileget,
@@ -43,7 +44,14 @@ from .config import (
     default_connection_params,
     default_connexion_params,
 )
-from .errors import ActionsFailed, ExecoError, ProcessesFailed, Reason, SubstitutionError
+from .errors import (
+    ActionsFailed,
+    ExecoError,
+    ProcessesFailed,
+    Reason,
+    SubstitutionError,
+    TopologyError,
+)
 from .host import Host, get_hosts_list, get_hosts_set
 from .log import logger
 from .process import (
@@ -59,6 +67,7 @@ from .process import (
     SerialSsh,
     SshProcess,
     TaktukProcess,
+    TreeProcess,
     get_process,
 )
 from .report import Report
@@ -73,6 +82,7 @@ from .time_utils import (
     get_unixts,
     sleep,
 )
+from .topology import Topology, load_topology
 
 __version__ = "3.0.0a1"
 
@@ -115,6 +125,10 @@ __all__ = [
     "TaktukPut",
     "TaktukRemote",
     "Timer",
+    "Topology",
+    "TopologyError",
+    "TreeProcess",
+    "TreeRemote",
     "__version__",
     "configuration",
     "default_action_factory",
@@ -133,6 +147,7 @@ __all__ = [
     "get_remote",
     "get_seconds",
     "get_unixts",
+    "load_topology",
     "logger",
     "raw",
     "remote_substitute",

@@ -29,6 +29,7 @@ from .policy import Retry
 from .remote import Local, Remote, RemoteSerial
 from .taktuk import TaktukRemote
 from .transfer import ChainPut, Get, Put, TaktukGet, TaktukPut
+from .tree import TreeRemote
 
 __all__ = [
     "Action",
@@ -46,6 +47,7 @@ __all__ = [
     "TaktukGet",
     "TaktukPut",
     "TaktukRemote",
+    "TreeRemote",
     "default_action_factory",
     "filter_bad_hosts",
     "get_fileget",

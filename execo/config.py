@@ -207,8 +207,8 @@ default_connection_params: dict[str, Any] = {
     # How hosts are reached: "paramiko" (inside this process, connections are kept and shared),
     # "openssh" (the ssh command), or "auto": paramiko, and openssh where ssh is set, or where the
     # options below or ~/.ssh/config ask for what paramiko cannot do. Default: "auto". "taktuk" (one
-    # taktuk command for all hosts of an action) is what TaktukRemote sets, "tree" (through gateways,
-    # see topology) what TreeRemote sets.
+    # taktuk command for all hosts of an action) is what TaktukRemote sets, "tree" (through
+    # gateways: topology) what TreeRemote sets.
     "transport": "auto",
     # What to do with host keys: "off" (accept any, record none: for testbeds that are redeployed;
     # not safe elsewhere), "accept-new" (record new ones, refuse changed ones) or "strict" (refuse

@@ -264,8 +264,8 @@ class Tree:
 
         if params["topology"] is None:
             raise ValueError(
-                "the transport 'tree' needs a topology: the path of a file, or what load_topology() "
-                "gives, as connection_params['topology']"
+                "the transport 'tree' needs a topology: the path of a file, or what "
+                "load_topology() gives, as connection_params['topology']"
             )
         self._file = TopologyFile(params["topology"])
         self._topology = self._file.read()
@@ -289,7 +289,7 @@ class Tree:
         return self.target(host, self.plain.address(host))
 
     def target(self, host: Host, address: str) -> Target:
-        """A host as a gateway is to reach it: with a key of its own, not with a file of this machine."""
+        """A host as a gateway is to reach it: with a key of its own, not with one of here."""
         target = replace(self._target(host, address, self.options), keyfile=None)
         _refuse_for_shells(target)
         return target

@@ -20,6 +20,7 @@ from .process_state import ProcessArgs
 from .serial import Serial, SerialSsh
 from .ssh_process import SshProcess
 from .taktuk import TaktukProcess
+from .tree import TreeProcess
 
 __all__ = [
     "STDERR",
@@ -35,6 +36,7 @@ __all__ = [
     "SerialSsh",
     "SshProcess",
     "TaktukProcess",
+    "TreeProcess",
     "get_process",
     "handle_process_output",
 ]

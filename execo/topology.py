@@ -58,8 +58,8 @@ class Topology:
         self._hash = hash((self.root, tuple(self._parents.items())))
 
     def parents(self, host: str) -> Sequence[str]:
-        """The gateways of which any one leads to ``host``. None: it is reached directly, since it is
-        next to the root, or in no route that begins there."""
+        """The gateways of which any one leads to ``host``. None: it is reached directly, since it
+        is next to the root, or in no route that begins there."""
         return self._parents.get(host, ())
 
     def gateways(self) -> list[str]:
@@ -94,8 +94,8 @@ def load_topology(path: str | os.PathLike[str], *, root: str | None = None) -> T
     :param root: the host where the script runs; None = the short name of this machine, as in
       ClusterShell
     :raises TopologyError: for a file that cannot be read, or is wrong: a loop, a host with two
-      different sets of parents, a root that is in no route, a text that names no host; it names file
-      and line
+      different sets of parents, a root that is in no route, a text that names no host; it names
+      file and line
     """
     name = os.fspath(path)
     rows = list(_read(name))
@@ -114,7 +114,8 @@ class TopologyFile:
         self._stamp = self._look()
 
     def read(self) -> Topology:
-        """
+        """What it says now.
+
         :raises TopologyError: see :func:`load_topology`
         """
         if isinstance(self._given, (str, os.PathLike)):
@@ -185,7 +186,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         if not line.strip() or line.lstrip()[0] in "#;":
             continue
         if whole and line[0].isspace() and not whole.startswith("["):
-            whole += "," + line.strip()
+            whole = whole.rstrip(", ") + "," + line.strip()
             continue
         if whole:
             yield begun, whole

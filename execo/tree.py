@@ -31,17 +31,19 @@ class TreeProcess(SshProcess):
 
 
 class TreeRemote(Remote):
-    """A command on many hosts at once, as :class:`~execo.remote.Remote`, through gateways, which need
-    an SSH server, an ``ssh`` with keys for the hosts behind them, and Python 3.6 or later; the hosts
-    need an SSH server alone. Parameters and results are those of :class:`~execo.remote.Remote`.
+    """A command on many hosts at once, as :class:`~execo.remote.Remote`, through gateways, which
+    need an SSH server, an ``ssh`` with keys for the hosts behind them, and Python 3.6 or later; the
+    hosts need an SSH server alone. Parameters and results are those of
+    :class:`~execo.remote.Remote`.
 
     A host that is in no route of the topology, or next to its root, is reached directly. Of several
     gateways the one at work for the fewest commands is taken. Gateways, and their connections to
     hosts, are kept for the commands to come (``idle_limit``).
 
-    ``user``, ``port``, ``ssh`` and ``ssh_options`` hold on each stage: for the gateways as seen from
-    here, for hosts as seen from their gateways. ``keyfile`` is a file of this machine: a gateway
-    logs in with its own keys, as its ``~/.ssh/config`` says. A gateway connects to ``connection_params["tree_fanout"]`` hosts at a time.
+    ``user``, ``port``, ``ssh`` and ``ssh_options`` hold on each stage: for the gateways as seen
+    from here, for hosts as seen from their gateways. ``keyfile`` is a file of this machine: a
+    gateway logs in with its own keys, as its ``~/.ssh/config`` says. A gateway connects to
+    ``connection_params["tree_fanout"]`` hosts at a time.
 
     A gateway that is lost: commands that it was told to start end with the reason ``connect``, and
     its name; none is started a second time. Those that it was not are given to another gateway, if
@@ -79,8 +81,8 @@ class TreeRemote(Remote):
             topology = params["topology"]
         if topology is None:
             raise ValueError(
-                "TreeRemote needs a topology: topology=, the path of a file or what load_topology() "
-                "gives, or connection_params['topology']"
+                "TreeRemote needs a topology: topology=, the path of a file or what "
+                "load_topology() gives, or connection_params['topology']"
             )
         # Once for all processes: no two of them see different files.
         params.update(transport="tree", topology=TopologyFile(topology).read())

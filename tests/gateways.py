@@ -1,6 +1,7 @@
 """Gateways and hosts behind them: addresses of one real server, whose user has a key for them all.
 
-A test module that needs them says ``pytest_plugins = ["gateways", "sshd"]``, and takes ``gateways``.
+A test module that needs them says ``pytest_plugins = ["gateways", "sshd"]``, and takes
+``gateways``.
 
 PYTEST_DONT_REWRITE: a test module may import this one before pytest takes it as a plugin.
 """

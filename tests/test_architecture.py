@@ -37,7 +37,7 @@ RUN = HANDLERS | SEAM | rooms("outcome delivery feed reading policy lifecycle ob
 PROCESS = RUN | rooms("process_state process_base local_process ssh_process connection transports")
 ACTION = (PROCESS - rooms("transports")) | rooms("execution action_base")
 REMOTE = ACTION | rooms("action_groups action_waits remote transfer.*")
-KINDS = REMOTE | rooms("serial taktuk port_forwarder factory")
+KINDS = REMOTE | rooms("serial taktuk topology tree port_forwarder factory")
 DOORS = KINDS | rooms("process action")
 SCHEDULERS = DOORS | rooms("schedulers.*")
 PUBLIC = (
@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "host":                  PLAIN,
     "hostset":               PLAIN,
     "substitutions":         PLAIN,
+    "topology":              GROUND | rooms("hostset"),
     "report":                PLAIN,
     "_core.*":               rooms("errors time_utils log"),
     "output":                HANDLERS,
@@ -206,7 +207,20 @@ MAY_IMPORT: dict[str, Collection[str]] = {
         " transports.taktuk_channel transports.taktuk_failures transports.taktuk_run"
         " transports.taktuk_words"
     ),
-    "transports.tree":       SEAM | rooms("transports.sshconfig transports.local"),
+    "transports.tree_frames": GROUND,
+    "transports.tree_channel": SEAM | rooms("transports.ssh_messages transports.tree_frames"),
+    "transports.tree_leaf":  SEAM | rooms(
+        "transports.openssh_words transports.remote_shell transports.ssh_messages"
+        " transports.tree_channel"
+    ),
+    "transports.tree_link":  SEAM | rooms(
+        "transports.ssh_messages transports.tree_channel transports.tree_frames"
+        " transports.tree_leaf"
+    ),
+    "transports.tree":       SEAM | rooms(
+        "transports transports.last_start transports.remote_shell transports.ssh_messages"
+        " transports.tree_channel transports.tree_link"
+    ),
     "transports.node":       (),  # its text is sent to hosts that have Python and no execo
     "policy":                GROUND,
     "observing":             CORE,
@@ -218,6 +232,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "reading":               RUN,
     "process_state":         RUN,
     "connection":            SEAM | rooms(
+        "topology "
         "transports.ssh_config_files transports.ssh_options transports.ssh_target"
         " transports.ssh_tokens"
     ),
@@ -231,6 +246,7 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     "action_waits":          ACTION,
     "remote":                ACTION | rooms("serial"),
     "taktuk":                REMOTE,
+    "tree":                  REMOTE | rooms("topology"),
     "factory":               ACTION | rooms("action"),  # by name, when it makes one
     # Doors: they hand out what is behind them.
     "process":               KINDS,
@@ -284,6 +300,9 @@ MAY_NAME: dict[str, Collection[str]] = {
     "transports.openssh_masters": rooms("transports.openssh"),
     "transports.taktuk_channel": rooms("transports.taktuk_run"),
     "transports.taktuk_run": rooms("transports.taktuk transports.taktuk_channel"),
+    "transports.tree_channel": rooms("transports.tree transports.tree_leaf transports.tree_link"),
+    "transports.tree_leaf": rooms("transports.tree_link"),
+    "transports.tree_link": rooms("transports.tree"),
     "transports.dial": rooms("asyncio"),
     "becoming.*": rooms("asyncio"),
     "transports.ssh_connection": rooms("asyncio transports.pool"),

@@ -66,6 +66,11 @@ SHOWS = {
         "127.0.0.2 killed: True ok: True",
         "127.0.0.3 killed: True ok: True",
     ],
+    "tree_remote.py": [
+        "127.0.0.3 through 127.0.0.2\n",
+        "127.0.0.4 2 apple pear\n",
+        "connect True\n",
+    ],
     "taktuk_remote.py": [
         "answers: 4 of 4\n",
         "127.0.0.2 apple cherry pear\n",

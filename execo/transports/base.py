@@ -98,7 +98,8 @@ class TreeWays(Protocol):
     """How many hosts a gateway may be connecting to at a time."""
 
     def parents(self, name: str) -> Sequence[str]:
-        """The gateways of which any one leads to the host ``name``; none: it is reached directly."""
+        """The gateways of which any one leads to the host ``name``; none: it is reached
+        directly."""
 
     def direct(self, name: str) -> tuple[str, Target]:
         """How the gateway ``name`` is reached directly: a transport and a target.

@@ -1,20 +1,22 @@
 """The program of a gateway: runs ``ssh`` for the script that has sent it, and carries the bytes.
 
 It is sent to hosts that have Python 3.6 or later and no execo: it imports the standard library
-alone, and nothing here is newer than that. It reads frames on stdin and writes frames on stdout, see
+alone, and nothing here is newer than that. It reads frames on stdin and writes frames on stdout,
+see
 :mod:`execo.transports.tree_frames`; when its stdin ends, the script is lost, and it ends all ssh.
 
 A *connection* (order ``run``) is one ssh with pipes, which may share its connection. A *session*
 (order ``open``) is one more command over a shared connection: it is asked for on the control socket
 as ssh itself does (PROTOCOL.mux of OpenSSH, version 4), without another ssh process.
 
-Output is read only as far as the script has room for it (``room``), for each session by itself. Input
-is told to have been taken (``took``) when it is written, so that the script sends no more of it than
-may wait here.
+Output is read only as far as the script has room for it (``room``), for each session by itself.
+Input is told to have been taken (``took``) when it is written, so that the script sends no more of
+it than may wait here.
 """
 
 import array
 import errno
+import functools
 import json
 import os
 import selectors
@@ -28,6 +30,8 @@ import tempfile
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
+
+__all__ = ["VERSION", "main"]
 
 VERSION = 1
 FOLDER = "execo-tree-"
@@ -155,7 +159,7 @@ class Session:
         for stream, descriptor in self.outputs.items():
             if wanted and stream not in self.reading:
                 self.reading.add(stream)
-                self.node.watch(descriptor, lambda stream=stream: self.read(stream))  # type: ignore
+                self.node.watch(descriptor, functools.partial(self.read, stream))
             elif not wanted and stream in self.reading:
                 self.reading.discard(stream)
                 self.node.unwatch(descriptor)
@@ -273,9 +277,6 @@ class Session:
     def drop(self) -> None:
         """It is not wanted any more."""
 
-    def signal(self, number: int) -> None:
-        pass
-
 
 class Connection(Session):
     """One ssh process."""
@@ -333,8 +334,9 @@ class Connection(Session):
         Session.exit(self, code)
 
     def signal(self, number: int) -> None:
-        if self.process is not None and not self.exited:
-            self.process.send_signal(number)
+        # Not by its own method, which may take the exit status that reap() waits for.
+        if self.process is not None and self.process.pid in self.node.children:
+            os.kill(self.process.pid, number)
 
     def drop(self) -> None:
         if self.process is None:
@@ -391,8 +393,8 @@ class Shared(Session):
         self.release()
 
     def lose(self) -> None:
-        """ssh says no more of it. If it lives, the command has died of a signal: ssh tells of exit
-        codes alone."""
+        """Hear no more of it from ssh. If it lives, the command has died of a signal: ssh tells of
+        exit codes alone."""
         if not self.exited:
             self.node.probe(self.connection, self)
 
@@ -513,37 +515,27 @@ class Node:
                 session = self.sessions.get(number)
                 if session is not None:
                     session.write(payload)
-            return
-        if order == "run":
-            words = payload.decode("utf-8", "surrogateescape").split("\0")
-            shared = bool(header["shared"])
-            made = Connection(self, header["id"], header["room"], words, shared)
-            self.sessions[made.number] = made
-            self.waiting.append(made)
-            self.connect_more()
-            return
-        if order == "open":
+        elif order == "run":
+            self.connect(header, payload)
+        elif order == "open":
             self.open(header, payload)
-            return
-        if order == "ping":
+        elif order == "ping":
             self.tell({"op": "pong"})
-            return
-        if order == "bye":
+        elif order == "bye":
             self.over = self.left = True
-            return
-        found = self.sessions.get(header["id"])
-        if found is None:
-            return
-        if order == "room":
-            found.give_room(header["by"])
-        elif order == "eof":
-            found.end_input()
-        elif order == "mute":
-            found.mute()
-        elif order == "drop":
-            found.drop()
-        elif order == "signal":
-            found.signal(header["number"])
+        elif header["id"] in self.sessions:
+            found = self.sessions[header["id"]]
+            if order == "room":
+                found.give_room(header["by"])
+            else:
+                {"eof": found.end_input, "mute": found.mute, "drop": found.drop}[order]()
+
+    def connect(self, header: Dict[str, Any], payload: bytes) -> None:
+        words = payload.decode("utf-8", "surrogateescape").split("\0")
+        made = Connection(self, header["id"], header["room"], words, bool(header["shared"]))
+        self.sessions[made.number] = made
+        self.waiting.append(made)
+        self.connect_more()
 
     def open(self, header: Dict[str, Any], payload: bytes) -> None:
         connection = self.sessions.get(header["on"])
@@ -581,8 +573,8 @@ class Node:
                 connection.exit(status)
 
     def probe(self, connection: "Connection", session: "Session") -> None:
-        """Ask an ssh whether it is there: if so, ``session`` has ended; if not, ssh is ended, and the
-        script hears of that."""
+        """Ask an ssh whether it is there: if so, ``session`` has ended; if not, ssh is ended, and
+        the script hears of that."""
         answers: List[int] = []
 
         def hear(kind: int, body: bytes) -> None:
@@ -656,6 +648,7 @@ def main(fanout: int) -> None:
 
 
 def leave(node: "Node") -> None:
+    """End it, as if the script were lost."""
     node.over = True
 
 

@@ -1,11 +1,12 @@
 """The tree transport: hosts are reached through gateways, which need Python 3.6 and ssh alone.
 
-A program (:mod:`~execo.transports.node`) is sent to each gateway over a connection of its own, by the
-transport that any host would get; it runs ``ssh`` to hosts and to further gateways, whose programs
-are commands like others. A gateway, and its connections to hosts, are kept for the commands to come.
+A program (:mod:`~execo.transports.node`) is sent to each gateway over a connection of its own, by
+the transport that any host would get; it runs ``ssh`` to hosts and to further gateways, whose
+programs are commands like others. A gateway, and its connections to hosts, are kept for the
+commands to come.
 
-What a gateway was told to start is never started again. What it was not, as it is lost, goes through
-another gateway, if there is one.
+What a gateway was told to start is never started again. What it was not, as it is lost, goes
+through another gateway, if there is one.
 """
 
 from __future__ import annotations
@@ -219,8 +220,8 @@ class TreeTransport:
     # -- the end --------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
-        """Send away the gateways that nobody needs. Blocks until they have gone. Those through which
-        other gateways are reached go after these."""
+        """Send away the gateways that nobody needs. Blocks until they have gone. Those through
+        which other gateways are reached go after these."""
         while True:
             gone = self.loop.run_sync(self._dismiss_idle)
             if gone is None or not gone.wait(ENDS_WITHIN + _LAST_WAIT):

@@ -379,7 +379,8 @@ class TreeChannel:
             self._sink.on_write_error(BrokenPipeError(errno.EPIPE, why))
 
     def on_exit(self, code: int | None) -> None:
-        """
+        """It has ended.
+
         :param code: its exit code, None if it has died of a signal; of an ssh the wait status
         """
         if self.state is State.SENT:

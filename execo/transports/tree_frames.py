@@ -4,9 +4,9 @@ A frame is a line of JSON, an object, and after it as many raw bytes as its ``n`
 
     {"op": "out", "id": 7, "s": 1, "n": 5}\\n hello
 
-The first frame of a gateway is ``hello`` with its version; what comes before it on the stream (login
-shells may print) is noise. What a gateway sends is not trusted: it is checked here, and what cannot
-be is a :class:`FrameError`.
+The first frame of a gateway is ``hello`` with its version; what comes before it on the stream
+(login shells may print) is noise. What a gateway sends is not trusted: it is checked here, and what
+cannot be is a :class:`FrameError`.
 """
 
 from __future__ import annotations
@@ -108,10 +108,8 @@ class FrameParser:
             end = buffer.find(b"\n", at, at + _LONGEST_HEADER)
             if end < 0:
                 if len(buffer) - at >= _LONGEST_HEADER:
-                    end = self._skip(at)
-                    if end is not None:
-                        at = end
-                        continue
+                    at = self._skip(at)
+                    continue
                 break
             header = bytes(buffer[at:end])
             if not self.greeted and not header.startswith(b'{"op": "hello"'):
@@ -135,7 +133,7 @@ class FrameParser:
         del buffer[:at]
         return frames
 
-    def _skip(self, at: int) -> int | None:
+    def _skip(self, at: int) -> int:
         """Pass over a long line that comes before the first frame."""
         if self.greeted:
             raise FrameError("a line without an end")

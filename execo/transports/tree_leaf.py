@@ -60,7 +60,8 @@ class TreeLeaf:
 
     - ``channels``: the commands that run over it, or whose output or survivors may still be of
       interest
-    - ``most``: how many commands the host takes over one connection, None as long as it is not known
+    - ``most``: how many commands the host takes over one connection, None as long as it is not
+      known
     """
 
     def __init__(self, link: TreeLink, target: Target) -> None:
@@ -181,7 +182,7 @@ class TreeLeaf:
 
     @property
     def idle(self) -> bool:
-        """Nobody needs it at the moment: what has survived a killed command can be killed at once."""
+        """Nobody needs it: what has survived a killed command can be killed at once."""
         return not self.waiting and all(one.told for one in self.channels)
 
     def look_idle(self) -> None:
@@ -273,16 +274,16 @@ class TreeLeaf:
             trouble = diagnose(read_log(text).messages, host)
             cause = trouble.cause if trouble else "the ssh on the gateway has ended"
             return ProcessError(
-                f"the connection from {self._link.name} to {place(self.target)} was lost: {cause}; is "
-                "the host still up?",
+                f"the connection from {self._link.name} to {place(self.target)} was lost: {cause}; "
+                "is the host still up?",
                 reason=Reason.CONNECT,
                 host=host,
             )
         if code not in (None, SSH_FAILED):
             said = "; ".join(text.split("\n")[-3:]).strip("; ")
             return SpawnError(
-                f"{place(self.target)} runs no shell for the guard {where}: {said or 'it has exited'}; "
-                "set guard to False for it",
+                f"{place(self.target)} runs no shell for the guard {where}: "
+                f"{said or 'it has exited'}; set guard to False for it",
                 host=host,
             )
         error = failure(self.target, SSH_FAILED, read_log(text), (), follows=True)

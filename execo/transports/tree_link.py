@@ -181,9 +181,9 @@ class TreeLink:
         self._write(frame(op, payload, id=number, **fields))
         return number
 
-    def tell(self, op: str, **fields: object) -> None:
+    def tell(self, op: str, **fields: int) -> None:
         """Tell something about what was ordered."""
-        self._write(frame(op, **fields))
+        self._write(frame(op, b"", **fields))
 
     def feed(self, ids: Sequence[int], data: bytes) -> None:
         """Input for some of its connections and sessions, sent to the gateway once.
