@@ -6,8 +6,8 @@
       Stream           from here to a host that feeds others (broadcast_stream)
       BroadcastRun     one host that receives it (broadcast_run)
 
-A host that does not get it from another one gets it from here, from the start: a file arrives under a
-name of its own and is renamed when it is complete, so a second try is as good as the first.
+A host that does not get it from another one gets it from here, from the start: a file arrives under
+a name of its own and is renamed when it is complete, so a second try is as good as the first.
 """
 
 from __future__ import annotations

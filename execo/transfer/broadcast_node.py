@@ -1,8 +1,9 @@
-"""The program of a host that passes on what it receives: to a script of its own, and to other hosts.
+"""The program of a host that passes on what it receives: to its own script, and to other hosts.
 
-It is sent to hosts that have Python 3.6 or later and no execo: it imports the standard library alone,
-and nothing here is newer than that. Its stdin is its own text, four bytes with a length and so much JSON
-that says what is to be done, and then frames: a letter, four bytes with a length, and as many bytes.
+It is sent to hosts that have Python 3.6 or later and no execo: it imports the standard library
+alone, and nothing here is newer than that. Its stdin is its own text, four bytes with a length and
+so much JSON that says what is to be done, and then frames: a letter, four bytes with a length, and
+as many bytes.
 
 =====  =============================================================
 ``D``  of what is put
@@ -10,13 +11,13 @@ that says what is to be done, and then frames: a letter, four bytes with a lengt
 ``X``  a list of numbers: these hosts are not to receive it any more
 =====  =============================================================
 
-A host that passes it on, too, is sent this program, its own orders, and all frames as they come; a host
-that does not gets the bytes alone, as the stdin of its script. On stdout are lines of JSON with what
-happens, those of the hosts behind others too; see :mod:`execo.transfer.broadcast_stream`.
+A host that passes it on, too, is sent this program, its own orders, and all frames as they come; a
+host that does not gets the bytes alone, as the stdin of its script. On stdout are lines of JSON
+with what happens, those of the hosts behind others too; see :mod:`.broadcast_stream`.
 
 What is read waits here until all have taken it, as far as ``ROOM`` goes. Who takes next to nothing
-while the others wait is given up: it is fed another way. When stdin ends, the script is lost, or does
-not want it any more: scripts see that something is missing, and remove what they have.
+while the others wait is given up: it is fed another way. When stdin ends, the script is lost, or
+does not want it any more: scripts see that something is missing, and remove what they have.
 """
 
 import json
@@ -213,9 +214,7 @@ class Outlet:
     # -- its end
 
     def exited(self, status: int) -> None:
-        """
-        :param status: its exit code, or less than 0 for a signal
-        """
+        """It has ended, with an exit code, or by a signal if that is less than 0."""
         self.status = status
         self.queue.clear()
         self.size = 0
@@ -582,4 +581,5 @@ def receive(count: int) -> bytes:
 
 
 def leave(node: Node) -> None:
+    """Told to end."""
     node.over = True

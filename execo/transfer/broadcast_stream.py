@@ -1,12 +1,12 @@
-"""From here to one host, which passes on what it is sent: the program there, what it is told and what
-it says.
+"""From here to one host, which passes on what it is sent: the program there, what it is told and
+what it says.
 
 What it says are lines of JSON, each about one host by its number::
 
     {"up": 3}                                         it is there, and its script has started
     {"at": {"3": 1048576}}                            so many bytes it has taken
     {"end": 3, "code": 0, "said": ""}                 its script has ended, with this on stderr
-    {"lost": 3, "why": "...", "alone": false}         it, and all behind it, have to be fed otherwise
+    {"lost": 3, "why": "...", "alone": false}         it, and all behind it, are not fed any more
 
 They are not trusted: what cannot be is passed over, or ends it.
 """

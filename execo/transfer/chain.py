@@ -14,8 +14,8 @@ class ChainPut(Put):
     host the next one, in chains of at most 64 hosts.
 
     execo 2.8.2 did so with netcat, open to whoever connected first; here hosts connect by ssh. The
-    ``chainput_*`` and ``nc`` connection parameters are accepted and have no effect: there is nothing
-    to wait for or to try again, a host that is not reached from the one before it is fed from here.
+    ``chainput_*`` and ``nc`` connection parameters are accepted and have no effect: nothing waits
+    for a netcat, and a host that is not reached from the one before it is fed from here at once.
     """
 
     _process_class = ChainProcess
