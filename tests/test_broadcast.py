@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def test_folders_and_many_files_are_as_with_put(gateways: Gateways, large: bytes
     for host in hosts:
         trees = [listing(home_of(hosts) / name / host.address) for name in ("plain", "passed")]
         assert trees[0] == trees[1]
-        assert len(trees[0]) == 306
+        assert len(trees[0]) == 305
 
 
 def listing(folder: Path) -> dict[str, tuple[int, float, bytes]]:
@@ -207,9 +208,7 @@ def test_embedded_hosts(large: bytes) -> None:
     with Cluster(4) as cluster:
         Path("out").mkdir()
         there = str(Path("out").resolve()) + "/{{{host}}}"
-        put = Put(cluster.hosts, "large", there, cluster.connection_params, broadcast=True).run(
-            LONG, check=True
-        )
+        put = Put(cluster.hosts, "large", there, broadcast=True).run(LONG, check=True)
         assert {path.read_bytes() for path in Path("out").iterdir()} == {large}
         assert len(list(Path("out").iterdir())) == 4
         assert sources(put)[0] is None
@@ -243,11 +242,16 @@ def test_a_host_that_cannot_store_it_feeds_others_all_the_same(
     assert [p.exit_code == 0 for p in put.processes] == [i != 1 for i in range(7)]
     failed = put.processes[1]
     assert failed.reason is Reason.EXIT_CODE
-    assert f"cannot put 'large' on {hosts[1].address}: exited 1: " in failed.message
+    assert f"cannot put 'large' on {hosts[1].address}: exited 2: " in failed.message
     assert "ermission denied" in failed.message
     assert sources(put)[3:5] == [hosts[1].address] * 2
     plain = Put(hosts[1], "large", "/root/x", process_args=QUIET).run(LONG).processes[0]
-    assert (plain.exit_code, plain.message) == (failed.exit_code, failed.message)
+    assert plain.exit_code == failed.exit_code
+    assert without_names(plain.message) == without_names(failed.message)
+
+
+def without_names(text: str) -> str:
+    return re.sub(r"[.]execo-[0-9a-f]+", "", text)
 
 
 def test_a_host_that_is_lost_on_the_way(gateways: Gateways) -> None:
@@ -255,7 +259,7 @@ def test_a_host_that_is_lost_on_the_way(gateways: Gateways) -> None:
     hosts = gateways.server.hosts(7)
     put = Put(hosts, "huge", "lost-{{{host}}}", broadcast=True).start()
     # Its children have some of it already.
-    until(lambda: put.processes[3].transferred and put.processes[4].transferred)  # type: ignore
+    until(lambda: put.processes[3].transferred and put.processes[4].transferred)  # type: ignore[attr-defined]
     for pid in relays(hosts[1]):
         os.kill(pid, signal.SIGKILL)
     put.wait(LONG)
@@ -311,8 +315,11 @@ def test_one_that_is_killed_goes_on_feeding(gateways: Gateways) -> None:
     data = write("huge", 60 << 20)
     hosts = gateways.server.hosts(4)
     put = Put(hosts, "huge", "killed-{{{host}}}", process_args=QUIET, broadcast=True).start()
-    until(lambda: put.processes[1].transferred)  # type: ignore[attr-defined]
+    until(lambda: put.processes[1].start_date)
+    (top,) = relays(hosts[0])
+    os.kill(top, signal.SIGSTOP)
     put.processes[1].kill()
+    os.kill(top, signal.SIGCONT)
     put.wait(LONG)
     assert [p.ok for p in put.processes] == [True, False, True, True]
     assert put.processes[1].killed
@@ -331,7 +338,7 @@ def test_kill_and_timeout_leave_nothing_behind(gateways: Gateways, end: str, fro
     hosts = gateways.server.hosts(5)
     args: dict[str, Any] = {**QUIET, **({"timeout": 0.7} if end == "timeout" else {})}
     put = Put(hosts, "huge", f"{end}-{{{{{{host}}}}}}", process_args=args, broadcast=True).start()
-    until(lambda: put.processes[0].started and put.processes[1].started)
+    until(lambda: put.processes[0].start_date and put.processes[1].start_date)
     stopped = [pid for pid in relays(hosts[0]) if frozen]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
@@ -392,8 +399,6 @@ def test_bad_input(gateways: Gateways, large: bytes) -> None:
         Put(hosts, "large", broadcast=True, tool="rsync")
     with pytest.raises(ValueError, match="TaktukPut cannot be a broadcast"):
         TaktukPut(hosts, "large", broadcast=True)
-    with pytest.raises(ValueError, match="ChainPut cannot use rsync"):
-        ChainPut(hosts, "large", tool="rsync")
     put = Put(hosts, "missing", process_args=QUIET, broadcast=True).run(LONG)
     assert {p.reason for p in put.processes} == {Reason.SPAWN}
     assert "missing: No such file" in put.processes[0].message

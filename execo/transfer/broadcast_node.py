@@ -41,6 +41,7 @@ LEAST = 1 << 20
 LONGEST_SAID = 1 << 13
 LONGEST_LINE = 1 << 20
 TELLS_EVERY = 0.25
+SPEAKS_EVERY = 1.0
 LAST_WAIT = 3.0
 FILES = 1 << 16
 F_SETPIPE_SZ = 1031
@@ -292,10 +293,12 @@ class Relay(Far):
 
     def __init__(self, node: "Node", number: int, words: List[bytes], order: object) -> None:
         Far.__init__(self, node, number, words)
+        self.heard = 0.0
         text = json.dumps(order).encode()
         self.give(TEXT + struct.pack(">I", len(text)) + text)
 
     def hear(self, line: bytes) -> None:
+        self.heard = time.monotonic()
         if line.strip() == HELLO:
             self.greet()
         elif self.up:
@@ -313,6 +316,7 @@ class Node:
         self.selector = selectors.DefaultSelector()
         self.patience = float(order["patience"])
         self.late = float(order["late"])
+        self.silent = float(order["silent"])
         self.fanout = int(order["fanout"])
         self.outlets: Dict[int, Outlet] = {}
         self.waiting: Deque[Outlet] = deque()
@@ -324,7 +328,7 @@ class Node:
         self.over = False
         self.output = bytearray()
         self.writing = False
-        self.tells_at = 0.0
+        self.tells_at = self.speaks_at = 0.0
         self.woken, self.waker = socket.socketpair()
         for sock in (self.woken, self.waker):
             sock.setblocking(False)
@@ -459,14 +463,17 @@ class Node:
                 if now > outlet.up_by:
                     outlet.part("it does not answer")
                     outlet.up_by = now + 3600
+            elif isinstance(outlet, Relay) and now - outlet.heard > self.silent:
+                outlet.part("nothing is heard of it")
+                outlet.heard = now + 3600
             elif outlet not in full:
                 outlet.full_since = 0.0
             elif not outlet.full_since or outlet.taken - outlet.taken_then >= LEAST:
                 outlet.full_since, outlet.taken_then = now, outlet.taken
             elif now - outlet.full_since > self.late:
                 took = outlet.taken - outlet.taken_then
-                why = "it took %d bytes in %d s, and held up the others" % (took, self.late)
-                outlet.part(why)
+                outlet.part("it took %d bytes in %d s and held up the others" % (took, self.late))
+                outlet.full_since = now + 3600
 
     def reap(self) -> None:
         try:
@@ -497,7 +504,9 @@ class Node:
                 if outlet.raw and outlet.taken != outlet.told:
                     outlet.told = outlet.taken
                     taken[outlet.number] = outlet.taken
-            if taken:
+            if taken or now >= self.speaks_at:
+                # Who says nothing is taken for lost.
+                self.speaks_at = now + SPEAKS_EVERY
                 self.tell({"at": taken})
 
     # -- from the start to the end

@@ -40,8 +40,12 @@ __all__ = ["Place", "Stream", "program"]
 LATE = 10.0
 """Seconds for which a host may hold up the others while it takes next to nothing."""
 
+SILENT = 30.0
+"""Seconds without a word after which a host that passes it on is taken for lost."""
+
 _HELLO = b"execo-broadcast 1"
 _UP = "execo-broadcast up"
+_DRAINS_IN = 5.0
 _LONGEST_LINE = 1 << 20
 _LONGEST_NOISE = 1 << 18
 _LINES = 5
@@ -114,6 +118,10 @@ class Stream:
         self._buffer = bytearray()
         self._noise = 0
         self._said: deque[str] = deque(maxlen=_LINES)
+        self._open_streams = {1, 2}
+        self._exited = False
+        self._heard = True
+        self._error: ProcessError | None = None
         supply.join(self)
 
     def request(self, target: Target, kill_timeout: float | None) -> Exec:
@@ -189,9 +197,18 @@ class Stream:
         text = json.dumps(order(self.top)).encode()
         self._write(program() + struct.pack(">I", len(text)) + text)
         self.started = True
+        self._look_silent()
         self.supply.on_ready(self)
 
+    def _look_silent(self) -> None:
+        if not self.over and not self._exited:
+            if not self._heard:
+                self._lose(f"nothing is heard of {self.top.name}")
+            self._heard = False
+            self._loop.call_later(SILENT, self._look_silent)
+
     def on_data(self, stream: int, data: bytes) -> None:
+        self._heard = True
         if stream != 1:
             self._said += data.decode("utf-8", "replace")[-2000:].splitlines()
             return
@@ -206,12 +223,23 @@ class Stream:
             self._lose("what it says has no end")
 
     def on_eof(self, stream: int, error: OSError | None) -> None:
-        pass
+        self._open_streams.discard(stream)
+        self._look_ended()
 
     def on_exit(self, status: int | None, error: ProcessError | None = None) -> None:
+        self._exited, self._error = True, error
+        self._loop.call_later(_DRAINS_IN, self._ended)
+        self._look_ended()
+
+    def _look_ended(self) -> None:
+        """Its last words may come after its exit."""
+        if self._exited and not self._open_streams:
+            self._ended()
+
+    def _ended(self) -> None:
         self._channel = None
         said = "; ".join(line.strip() for line in self._said if line.strip())
-        why = str(error) if error is not None else said or "it does not say why"
+        why = str(self._error) if self._error is not None else said or "it does not say why"
         self._lose(f"the program that passes it on has ended on {self.top.name}: {why}")
 
     def on_error(self, error: ProcessError) -> None:
@@ -292,6 +320,7 @@ def order(place: Place) -> dict[str, Any]:
         "text": text,
         "patience": 60.0 if limit is None else 3 * limit + 5,
         "late": LATE * (1 + place.height()),
+        "silent": SILENT,
         "fanout": 32 if tree is None else tree.fanout,
         "children": [_child(one) for one in children],
     }
