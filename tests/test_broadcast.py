@@ -316,13 +316,14 @@ def test_one_that_is_killed_goes_on_feeding(gateways: Gateways) -> None:
     data = write("huge", 60 << 20)
     hosts = gateways.server.hosts(4)
     put = Put(hosts, "huge", "killed-{{{host}}}", process_args=QUIET, broadcast=True).start()
-    until(lambda: put.processes[1].start_date)
+    until(lambda: relays(hosts[0]))
     (top,) = relays(hosts[0])
+    until(lambda: put.processes[1].start_date)
     os.kill(top, signal.SIGSTOP)
     put.processes[1].kill()
     os.kill(top, signal.SIGCONT)
     put.wait(LONG)
-    assert [p.ok for p in put.processes] == [True, False, True, True]
+    assert [p.exit_code for p in put.processes] == [0, 143, 0, 0]
     assert put.processes[1].killed
     assert sources(put)[3] == hosts[1].address
     assert sorted(path.name for path in home_of(hosts).glob("killed-*")) == [
