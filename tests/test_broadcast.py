@@ -20,7 +20,7 @@ import pytest
 from execo import ChainPut, Host, Put, Reason, TaktukPut
 from execo.testing import Cluster
 from execo.transfer import broadcast_stream
-from gateways import Gateways
+from gateways import Gateways, give_key
 from remote_commands import until
 from sshd import RealSshd
 
@@ -105,13 +105,26 @@ def test_hosts_pass_it_on(gateways: Gateways, large: bytes) -> None:
     assert (home_of(hosts) / "new" / a[4] / "it's").read_bytes() == large
 
 
-def test_a_chain(gateways: Gateways, large: bytes) -> None:
-    hosts = gateways.server.hosts(5)
-    params = {"chainput_host_retry": 3, "nc": "/bin/nc"}
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_a_chain(gateways: Gateways, large: bytes, transport: str) -> None:
+    hosts = gateways.server.hosts(4)
+    params = {"transport": transport, "chainput_host_retry": 3, "nc": "/bin/nc"}
     put = ChainPut(hosts, ["large"], "chain-{{{host}}}", params).run(LONG, check=True)
     assert sources(put) == [None, *(host.address for host in hosts[:-1])]
     for host in hosts:
         assert (home_of(hosts) / f"chain-{host.address}").read_bytes() == large
+
+
+@pytest.mark.parametrize("shell", ["/bin/csh", "/usr/bin/fish"])
+def test_every_login_shell(sshd: RealSshd, large: bytes, shell: str) -> None:
+    hosts = sshd.hosts(3, user=sshd.user(shell))
+    give_key(sshd, hosts[0].user or "")
+    name = "a 'b' \"c\" \\ $HOME !x {y} %s"
+    os.rename("large", name)
+    put = Put(hosts, name, f"{name}-{{{{{{host}}}}}}/", broadcast=True).run(LONG, check=True)
+    assert sources(put) == [None, hosts[0].address, hosts[0].address]
+    for host in hosts:
+        assert (home_of(hosts) / f"{name}-{host.address}" / name).read_bytes() == large
 
 
 def test_folders_and_many_files_are_as_with_put(gateways: Gateways, large: bytes) -> None:
@@ -201,8 +214,35 @@ def test_hosts_without_python(large: bytes, caplog: pytest.LogCaptureFixture) ->
             assert sources(put) == [None] * 3
             assert "3 of 3 hosts were fed from here" in caplog.text
             assert "python3" in caplog.text
+            # One that says what cannot be is not believed.
+            for line in LIES:
+                python = Path(place, "python3")
+                python.write_text(f"#!/bin/sh\necho 'execo-broadcast 1'\necho '{line}'\nexec cat\n")
+                python.chmod(0o755)
+                put = Put(hosts, "large", "lied/{{{host}}}", process_args=QUIET, broadcast=True)
+                put.run(LONG, check=True)
+                assert sources(put) == [None] * 3, line
+                for host in hosts:
+                    path = home_of(hosts) / "lied" / host.address
+                    assert path.read_bytes() == large
+                    path.unlink()
     finally:
         shutil.rmtree(place)
+
+
+LIES = [
+    "[1]",
+    "{}",
+    "null",
+    '{"end": 0, "code": 1e999, "said": ""}',
+    '{"end": 0, "code": 70000, "said": ""}',
+    '{"end": 0, "code": 0}',
+    '{"up": "x"}',
+    '{"at": {"0": [1]}}',
+    '{"at": 5}',
+    '{"lost": 0, "why": 5, "alone": 0}',
+    "[" * 5000,
+]
 
 
 def test_embedded_hosts(large: bytes) -> None:
@@ -411,3 +451,16 @@ def test_bad_input(gateways: Gateways, large: bytes) -> None:
     put = Put(hosts, "large", "/dev/full", process_args=QUIET, broadcast=True).run(LONG)
     assert {p.reason for p in put.processes} == {Reason.EXIT_CODE}
     assert all("No space left" in p.message for p in put.processes)
+
+
+def test_the_program_is_for_python_3_6() -> None:
+    path = Path(broadcast_stream.__file__).with_name("broadcast_node.py")
+    program = "import sys, vermin; sys.exit(vermin.main())"
+    options = ["--no-tips", "-t=3.6-", "--violations", "--eval-annotations"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *options, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -24,11 +24,6 @@ class BroadcastProcess(PutProcess):
     width: ClassVar[int] = WIDTH
     """How many others a host feeds."""
 
-    @property
-    def received_from(self) -> str | None:
-        """The host that has passed it on; None = this machine, or not known yet (new)."""
-        return self._meter.source
-
     def _connection(self) -> tuple[str, Target]:
         if self._params["topology"] is None:
             return super()._connection()

@@ -139,7 +139,8 @@ class BroadcastRun:
 
     def at(self, count: int) -> None:
         """It has taken so many bytes."""
-        self.request.meter.set(count)
+        most = self.request.meter.total or 0
+        self.request.meter.set(max(0, min(count, most)))
 
     def ended(self, code: int, said: bytes) -> None:
         """Its script has ended.

@@ -270,15 +270,14 @@ class Stream:
         try:
             said = json.loads(line)
             self._obey(said)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             self._lose(f"what it says is not understood: {line[:100]!r}")
 
-    def _obey(self, said: dict[str, Any]) -> None:
+    def _obey(self, said: Any) -> None:
+        if not isinstance(said, dict) or not said:
+            raise TypeError("no object")
         if "at" in said:
-            for key, count in said["at"].items():
-                place = self._places.get(int(key))
-                if place is not None and place.run is not None and place.run.relayed:
-                    place.run.at(int(count))
+            self._count(dict(said["at"]))
             return
         kind = next(iter(said))
         place = self._places.get(int(said[kind]))
@@ -303,6 +302,12 @@ class Stream:
                     self._places.pop(one.number, None)
                 self._tree.lost(place, why)
         self.look()
+
+    def _count(self, taken: dict[str, Any]) -> None:
+        for key, count in taken.items():
+            place = self._places.get(int(key))
+            if place is not None and place.run is not None and place.run.relayed:
+                place.run.at(int(count))
 
 
 # -- what is to be done there ---------------------------------------------------------------------

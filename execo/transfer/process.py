@@ -128,6 +128,12 @@ class PutProcess(FilesProcess):
         package = self.packages.look(self.names)
         return None if package is None else self._size_of(package)
 
+    @property
+    def received_from(self) -> str | None:
+        """The host that has passed it on, in a broadcast; None = this machine, or not known yet
+        (new)."""
+        return self._meter.source
+
     def _size_of(self, package: Package) -> int:
         return package.total
 
