@@ -150,6 +150,8 @@ def test_the_defaults_of_the_connection_params() -> None:
         "taktuk_options": ("-s",),
         "taktuk_connector": "ssh",
         "taktuk_connector_options": (),
+        "topology": None,
+        "tree_fanout": 32,
         "nc": "/bin/nc.traditional -v -v",
         "chainput_nc_client_timeout": 5,
         "chainput_nc_server_timeout": 30,

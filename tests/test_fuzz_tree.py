@@ -27,7 +27,9 @@ def header(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-numbers = st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 10**9, 10**30, None, True, "1", 1.5, [], {}])
+numbers: st.SearchStrategy[Any] = st.sampled_from(
+    [-1, 0, 1, 2, 3, 4, 5, 10**9, 10**30, None, True, "1", 1.5, [], {}]
+)
 ids = st.sampled_from([1, 1, 2, 2, 2, 3, 4, 99])
 good = st.one_of(
     st.builds(lambda i: header(op="up", id=i), ids),
@@ -185,8 +187,37 @@ def test_whatever_a_gateway_says_each_command_ends_once(data: bytes, killed: boo
         assert not transport._all
 
 
+def test_more_output_than_there_is_room_for_is_refused() -> None:
+    loop = get_runtime().loop
+    carrier = Carrier()
+    guard = header(op="out", id=1, s=1, n=23) + b"execo-guard 1 sh linux\n"
+    flood = (header(op="out", id=2, s=1, n=1 << 20) + bytes(1 << 20)) * 4
+    with pytest.MonkeyPatch.context() as patch, no_internal_error():
+        patch.setattr(tree_module, "get_transport", lambda runtime, name: carrier)
+        patch.setattr(TreeTransport, "_start_directly", start_here)
+        transport = TreeTransport(get_runtime())
+        sink = Recorder(loop)
+        target = Target("leaf", options=ConnectionOptions(tree=Ways(), keepalive=None))
+        transport.open_all([(Exec("cat", target=target), sink)])
+        until(lambda: carrier.sinks)
+
+        def say() -> None:
+            (link,) = carrier.sinks
+            link.on_start()
+            link.on_data(1, HELLO + header(op="up", id=1) + guard + header(op="up", id=2))
+            assert sink.channel is not None
+            sink.channel.pause()
+            link.on_data(1, flood)
+            link.on_exit(0)
+
+        loop.run_sync(say)
+        sink.wait_over().check()
+        assert "than there is room for" in str(sink.error)
+        assert len(sink.out) == 1 << 20
+
+
 def start_here(transport: TreeTransport, link: Any) -> None:
-    carrier: Any = tree_module.get_transport(transport.runtime, "carrier")
+    carrier = vars(tree_module)["get_transport"](transport.runtime, "carrier")
     carrier.open_all([(link.request(Target(link.name)), link)])
 
 

@@ -68,7 +68,7 @@ def test_what_else_a_file_may_have(write: Path) -> None:
     assert {one: topology.parents(one) for one in "abc"} == dict.fromkeys("abc", ("gw1",))
 
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, int | None, str]] = {
     "a loop": ("[routes]\nhere: a\na: b\nb: a\n", 2, "two parents|a loop"),
     "a longer loop": ("[routes]\nhere: x\na: b\nb: c\nc: a\n", None, "a loop"),
     "itself": ("[routes]\nhere: a\na: a\n", None, "two parents|itself"),

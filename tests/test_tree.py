@@ -22,6 +22,8 @@ from execo.connection import connection_to
 from execo.transports import tree_link
 from execo.transports.base import Exec, Target
 from execo.transports.tree import TreeTransport
+from execo.transports.tree_channel import TreeChannel
+from execo.transports.tree_frames import VERSION
 from execo.transports.tree_link import TreeLink
 from gateways import Gateways
 from remote_commands import QUIET, running, until
@@ -219,12 +221,12 @@ def test_a_gateway_that_cannot_be_one(
 # -- what is lost while it runs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", ["killed", "frozen", "cut off"])
 def test_a_gateway_that_is_lost(
     gateways: Gateways,
     tmp_path: Path,
     word: str,
-    number: int,
+    how: str,
 ) -> None:
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:2]:
@@ -239,12 +241,16 @@ def test_a_gateway_that_is_lost(
     until(lambda: len(log.read_text().split()) == 6)
     first, _ = gateways.names(2)
     (program,) = programs(first)
-    os.kill(program, number)
+    if how == "cut off":
+        # Its sshd.
+        program = int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(program, signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
     until(lambda: sum(process.ended for process in action.processes) == 3)
     lost = [process for process in action.processes if process.ended]
     for process in lost:
         assert process.reason is Reason.CONNECT
         assert f"gateway {first}" in (process.message or "")
+        assert process.started
     # What ran there ends; what runs through the other gateway goes on. Nothing runs twice.
     until(lambda: len(running(word)) == 3)
     # The next command takes the way that is left.
@@ -277,6 +283,17 @@ action.wait()
     until(lambda: not any(programs(name) for name in names))
 
 
+def test_what_is_detached_stays(gateways: Gateways, word: str) -> None:
+    (host,) = gateways.hosts(1)
+    process = SshProcess(f"sleep {word}", host, gateways.params(), detach=True, **QUIET).start()
+    until(lambda: process.start_date is not None and running(word))
+    tree().close()
+    tree().closed = False
+    assert len(running(word)) == 1
+    for pid in running(word):
+        os.kill(pid, signal.SIGKILL)
+
+
 # -- no more than there is room for -------------------------------------------------------------
 
 
@@ -291,11 +308,17 @@ def test_a_slow_reader_holds_up_itself_alone(
         slow, quick = place.open_all(
             Exec("head -c 20000000 /dev/zero"), Exec("head -c 3000000 /dev/zero")
         )
-        slow.react = lambda call: slow.channel and call == "start" and slow.channel.pause()
+
+        def pause(call: str) -> None:
+            if call == "start" and slow.channel is not None:
+                slow.channel.pause()
+
+        slow.react = pause
         quick.wait_over()
         assert len(quick.out) == 3_000_000
         # Of the other one, as much has come as was granted, and it waits here.
-        held = sum(len(data or b"") for _, data in slow.channel._held)  # type: ignore[union-attr]
+        assert isinstance(slow.channel, TreeChannel)
+        held = sum(len(data or b"") for _, data in slow.channel._held)
         assert 0 < held <= 1 << 16
         assert slow.out == b""
         place.do(slow, "resume")
@@ -305,7 +328,8 @@ def test_a_slow_reader_holds_up_itself_alone(
         deaf = place.open("exec sleep 1000")
         place.do(deaf, "write", bytes(30_000_000))
         deaf.wait(lambda sink: sink.written)
-        assert deaf.channel._on_way <= (1 << 16) + 65536  # type: ignore[union-attr]
+        assert isinstance(deaf.channel, TreeChannel)
+        assert deaf.channel._on_way <= (1 << 16) + 65536
         place.do(deaf, "send_signal", signal.SIGKILL)
         deaf.wait_over()
     finally:
@@ -361,6 +385,9 @@ class Program:
             assert data, self.frames
             self.frames += self.parser.feed(data)
 
+    def until_exit(self, number: int) -> None:
+        self.until(lambda frames: "exit" in self.ops(number))
+
     def out(self, number: int) -> bytes:
         return b"".join(one.payload for one in self.frames if one.id == number)
 
@@ -387,7 +414,7 @@ def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:
         one.send(input_frame([1, 2, 77], b"both"))
         for number in (1, 2):
             one.send(frame("eof", id=number))
-            one.until(lambda frames, number=number: "exit" in one.ops(number))
+            one.until_exit(number)
             assert one.out(number) == b"ready\nboth"
             assert "took" in one.ops(number)
         assert [f.code for f in one.frames if f.op == "exit"] == [3 << 8, 0]
@@ -419,6 +446,30 @@ def test_the_program_runs_with_old_pythons(python: str, word: str) -> None:
     assert not list(Path("/tmp").glob(f"execo-tree-{one.process.pid}-*"))
 
 
+def algorithms(one: Program, number: int, *options: str) -> list[str]:
+    """Those by which an ssh of a gateway would agree on keys, as it says itself."""
+    one.run(number, "ssh", *options, "-G", "--", "some.host")
+    one.until(lambda frames: "exit" in one.ops(number))
+    lines = one.out(number).decode().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith("kexalgorithms ")]
+    return found.split(",")
+
+
+def test_agreeing_on_keys_is_quick_unless_it_is_configured() -> None:
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    slow = said.startswith("OpenSSH_9.")
+    one = Program(sys.executable)
+    try:
+        plain = algorithms(one, 1, "-Fnone")
+        ours = algorithms(one, 2)
+        assert sorted(plain) == sorted(ours)  # none is left out
+        assert ours[0] == ("curve25519-sha256" if slow else plain[0])
+        chosen = ["ecdh-sha2-nistp256", plain[0]]
+        assert algorithms(one, 3, f"-oKexAlgorithms={','.join(chosen)}") == chosen
+    finally:
+        one.end()
+
+
 VERMIN = "import sys, vermin; sys.exit(vermin.main())"
 
 
@@ -447,7 +498,7 @@ def test_the_program_imports_nothing_of_ours() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == tree_link.VERSION
+    assert json.loads(done.stdout) == VERSION
 
 
 # -- what is nobody's command -------------------------------------------------------------------

@@ -19,6 +19,7 @@ import errno
 import functools
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -43,6 +44,15 @@ BACKLOG = 1 << 18
 LAST_WAIT = 2.0
 PROBE_WAIT = 5.0
 FILES = 1 << 16
+
+# The ssh of these versions agree on keys by sntrup761, unless told otherwise: of the 60 ms that a
+# connection takes of the processor, 50 are that. What is configured comes before this line.
+SLOW_KEYS = ((9, 0), (10, 0))
+CONFIGURATION = """Include ~/.ssh/config
+Include /etc/ssh/ssh_config
+Host *
+    KexAlgorithms ^curve25519-sha256
+"""
 
 MUX_HELLO = 0x00000001
 MUX_NEW_SESSION = 0x10000002
@@ -291,32 +301,33 @@ class Connection(Session):
         self.path = os.path.join(node.folder, str(number)) if shared else ""
         # Behind the program's name: of an option ssh takes what it sees first.
         ours = ["-M", "-S", self.path, "-oControlPersist=no"] if shared else []
-        self.words = words[:1] + ours + words[1:]
+        self.words = words[:1] + ours + node.file_words(words) + words[1:]
 
     def start(self) -> None:
+        pipes: List[int] = []
         try:
+            for _ in range(3):
+                pipes += os.pipe()
             self.process = subprocess.Popen(
                 self.words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
+                stdin=pipes[0],
+                stdout=pipes[3],
+                stderr=pipes[5],
                 close_fds=False,  # none of ours is inherited
                 start_new_session=True,
             )
         except (OSError, ValueError) as exc:
+            for descriptor in pipes:
+                os.close(descriptor)
             self.node.tell({"op": "no", "id": self.number, "why": str(exc)[:500], "spawn": True})
             self.settle()
             self.release()
             return
         self.node.children[self.process.pid] = self
-        pipes = []
-        for file in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert file is not None
-            pipes.append(os.dup(file.fileno()))
-            file.close()
+        for descriptor in (pipes[0], pipes[3], pipes[5]):
+            os.close(descriptor)
         self.node.tell({"op": "up", "id": self.number})
-        self.attach(*pipes)
+        self.attach(pipes[1], pipes[2], pipes[4])
 
     def came(self, stream: int) -> None:
         if stream == 1:
@@ -416,6 +427,7 @@ class Node:
         self.children: "Dict[int, Connection]" = {}
         self.waiting: "Deque[Connection]" = deque()
         self.connecting = 0
+        self.files: Dict[str, str] = {}
         self.input = bytearray()
         self.output = bytearray()
         self.writing = False
@@ -547,6 +559,37 @@ class Node:
             self.tell({"op": "no", "id": header["id"], "why": "its connection has ended"})
 
     # -- ssh processes
+
+    def file_words(self, words: List[str]) -> List[str]:
+        """The words that have an ssh read a file of ours, where that saves much time."""
+        options = words[: words.index("--")] if "--" in words else []
+        if not options or any(word.startswith("-F") for word in options):
+            return []
+        if words[0] not in self.files:
+            self.files[words[0]] = self.file_for(words[0])
+        name = self.files[words[0]]
+        return ["-F", name] if name else []
+
+    def file_for(self, program: str) -> str:
+        try:
+            done = subprocess.run(
+                [program, "-V"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=PROBE_WAIT,
+                check=False,
+            )
+            found = re.match(rb"OpenSSH_(\d+)\.(\d+)", done.stdout)
+            version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+            if not SLOW_KEYS[0] <= version < SLOW_KEYS[1]:
+                return ""
+            name = os.path.join(self.folder, "config")
+            with open(name, "w") as file:
+                file.write(CONFIGURATION)
+            return name
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return ""
 
     def connect_more(self) -> None:
         """Start as many as may be connecting at a time."""

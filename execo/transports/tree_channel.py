@@ -97,6 +97,7 @@ class TreeChannel:
         self._input_closed = False
         self._on_way = 0
         self._window = 0
+        self._room = 0  # bytes of output that may come
         self._owed = 0  # bytes that were delivered, and not granted again
         self._paused = False
         self._held: deque[tuple[int, bytes | None]] = deque()
@@ -147,7 +148,7 @@ class TreeChannel:
         """
         self.state = State.SENT
         self.id = number
-        self._window = window
+        self._window = self._room = window
         self.waited = self._loop.time() - self._began
 
     def back(self) -> None:
@@ -320,8 +321,12 @@ class TreeChannel:
 
     def on_up(self) -> None:
         """It runs."""
-        if self._unwanted and self.leaf is not None:
-            self.leaf.kill(self.number, signal.SIGKILL, group=True, runs=True)
+        if self._unwanted:
+            killed = self.leaf is not None and self.leaf.kill(
+                self.number, signal.SIGKILL, group=True, runs=True
+            )
+            if not killed and self.link is not None:
+                self.link.tell("drop", id=self.id)
             self.forget()
         if self.state is not State.SENT:
             return
@@ -351,6 +356,10 @@ class TreeChannel:
         if stream == 2 and self.plain:
             self._tail.append(data[-1000:])
         if self.state is State.OVER or self._forgotten or stream in self._ended:
+            return
+        self._room -= len(data)
+        if self._room < 0 and self.link is not None:
+            self.link.mistrust(f"it sends more output of {self.name} than there is room for")
             return
         self._take(stream, data)
 
@@ -463,6 +472,7 @@ class TreeChannel:
         self._owed += len(data)
         if self._owed >= self._window // 2 and self.link is not None:
             self.link.tell("room", id=self.id, by=self._owed)
+            self._room += self._owed
             self._owed = 0
 
     def _look_drained(self) -> None:

@@ -275,6 +275,10 @@ class TreeLink:
         else:
             self._channel.send_signal(signal.SIGKILL)
 
+    def mistrust(self, why: str) -> None:
+        """It does what no program of ours does."""
+        self._lose(why)
+
     def _lose(self, why: str) -> None:
         """It is lost; ``why`` for messages. What had not started goes elsewhere."""
         channel = self._channel

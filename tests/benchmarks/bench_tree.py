@@ -34,7 +34,8 @@ def count(scale: float) -> int:
 
 def access() -> dict[str, Any]:
     here = server()
-    return {"user": here["user"], "keyfile": here["keyfile"], "port": here["port"]}
+    known = {"user": here["user"], "keyfile": here["keyfile"], "port": here["port"]}
+    return {**known, "connect_timeout": 120}  # on a busy machine, too
 
 
 def rounds_of(action: Any) -> Numbers:
