@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,35 +200,43 @@ def test_hosts_without_keys_for_one_another(
     assert (home_of(hosts) / f"no-key-{hosts[4].address}").read_bytes() == large
 
 
-def test_hosts_without_python(large: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    folder = Path("programs")
-    folder.mkdir()
-    Path.cwd().chmod(0o755)
-    for name in ("cat", "mv", "rm", "mkdir", "wc", "touch", "chmod", "ls", "sh", "env", "id"):
-        (folder / name).symlink_to(shutil.which(name) or name)
-    # pytest's folders are for their owner alone.
-    place = shutil.copytree(folder, f"/var/tmp/execo-programs-{os.getpid()}", symlinks=True)
-    try:
-        with RealSshd(environment={"PATH": str(place)}) as server:
-            hosts = Gateways(server).server.hosts(3)
-            put = Put(hosts, "large", "{{{host}}}", broadcast=True).run(LONG, check=True)
-            assert sources(put) == [None] * 3
-            assert "3 of 3 hosts were fed from here" in caplog.text
-            assert "python3" in caplog.text
-            # One that says what cannot be is not believed.
-            for line in LIES:
-                python = Path(place, "python3")
-                python.write_text(f"#!/bin/sh\necho 'execo-broadcast 1'\necho '{line}'\nexec cat\n")
-                python.chmod(0o755)
-                put = Put(hosts, "large", "lied/{{{host}}}", process_args=QUIET, broadcast=True)
-                put.run(LONG, check=True)
-                assert sources(put) == [None] * 3, line
-                for host in hosts:
-                    path = home_of(hosts) / "lied" / host.address
-                    assert path.read_bytes() == large
-                    path.unlink()
-    finally:
-        shutil.rmtree(place)
+@pytest.fixture
+def poor(here: None) -> Iterator[tuple[RealSshd, Path]]:
+    """A server whose hosts have few programs, and the folder where these are."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        for name in ("cat", "mv", "rm", "mkdir", "wc", "touch", "chmod", "ls", "sh", "env", "id"):
+            (place / name).symlink_to(shutil.which(name) or name)
+        with RealSshd(environment={"PATH": folder}) as server:
+            Gateways(server)
+            yield server, place
+
+
+def test_hosts_without_python(
+    poor: tuple[RealSshd, Path], large: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts = poor[0].hosts(3)
+    put = Put(hosts, "large", "{{{host}}}", broadcast=True).run(LONG, check=True)
+    assert sources(put) == [None] * 3
+    assert "3 of 3 hosts were fed from here" in caplog.text
+    assert "python3" in caplog.text
+
+
+def test_what_a_host_says_that_passes_it_on_is_checked(
+    poor: tuple[RealSshd, Path], large: bytes
+) -> None:
+    hosts, python = poor[0].hosts(3), poor[1] / "python3"
+    for line in LIES:
+        python.write_text(f"#!/bin/sh\necho 'execo-broadcast 1'\necho '{line}'\nexec cat\n")
+        python.chmod(0o755)
+        put = Put(hosts, "large", "lied/{{{host}}}", process_args=QUIET, broadcast=True)
+        put.run(LONG, check=True)
+        assert sources(put) == [None] * 3, line
+        for host in hosts:
+            path = home_of(hosts) / "lied" / host.address
+            assert path.read_bytes() == large
+            path.unlink()
 
 
 LIES = [

@@ -31,6 +31,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
+__all__ = ["main"]
+
 HELLO = b"execo-broadcast 1"
 UP = b"execo-broadcast up"
 ROOM = 1 << 22
