@@ -185,6 +185,29 @@ def test_through_gateways(gateways: Gateways, large: bytes) -> None:
         assert (home / "tree" / host.address).read_bytes() == large
 
 
+def test_a_gateway_that_is_lost(gateways: Gateways) -> None:
+    data = write("huge", 40 << 20)
+    hosts, names = gateways.hosts(4), gateways.names(2)
+    params = {**gateways.access(), "topology": gateways.topology(hosts, width=2)}
+    put = Put(hosts, "huge", "gw-{{{host}}}", params, broadcast=True).start()
+    fed = until_fed(put, names[0])
+    for pid in relays(Host(names[0])):
+        os.kill(pid, signal.SIGKILL)
+    put.wait(LONG)
+    assert put.ok, [p.message for p in put.failed]
+    assert {sources(put)[index] for index in fed} == {None}
+    home = Path(pwd.getpwnam(gateways.user).pw_dir)
+    for host in hosts:
+        assert (home / f"gw-{host.address}").read_bytes() == data
+    until(lambda: leftovers(home) == [])
+
+
+def until_fed(put: Put, name: str) -> list[int]:
+    """Wait for it; which of its processes are fed by the host of this name."""
+    until(lambda: name in sources(put) and None not in sources(put))
+    return [index for index, one in enumerate(sources(put)) if one == name]
+
+
 # -- the way from host to host is not there -----------------------------------------------------
 
 

@@ -236,9 +236,12 @@ class Tree:
         for stream in self._streams:
             stream.finish()
         if self._direct:
+            names = self._package.paths
             logger.warning(
-                "%s: %d of %d hosts were fed from here, not by another host; the first: %s",
-                self._label,
+                "broadcast of %r%s: %d of %d hosts were fed from here, not by another host; the "
+                "first: %s",
+                names[0],
+                f" and {len(names) - 1} more" if len(names) > 1 else "",
                 len(self._direct),
                 len(self.runs),
                 self._direct[0].why,
