@@ -62,7 +62,7 @@ if shutil.which("rsync"):
     print(*sorted(str(path) for path in Path("copies").rglob("*.sh")))
 
 # One large file to many.
-Path("image.tar").write_bytes(bytes(2_000_000))
+Path("image.tar").write_bytes(bytes(20_000))
 put = Put(hosts, "image.tar", "images/", broadcast=True).run()
 for process in put.processes:
     print(process.host, "has it from", process.received_from or "this machine")
