@@ -61,6 +61,12 @@ if shutil.which("rsync"):
     Get(hosts, "software/app", "copies/{{{host}}}/", tool="rsync").run()
     print(*sorted(str(path) for path in Path("copies").rglob("*.sh")))
 
+# One large file to many.
+Path("image.tar").write_bytes(bytes(20_000))
+put = Put(hosts, "image.tar", "images/", broadcast=True).run()
+for process in put.processes:
+    print(process.host, "has it from", process.received_from or "this machine")
+
 # Names with braces.
 Path("{{cookie}}.txt").write_text("3\n")
 Put(hosts, "{{cookie}}.txt", "braces/", substitute=False).run()

@@ -269,6 +269,7 @@ default_connection_params: dict[str, Any] = {
     "topology": None,
     # How many hosts a gateway may be connecting to at a time. Default: 32.
     "tree_fanout": 32,
+    # All that follow are of execo 2.8.2, and have no effect: ChainPut uses ssh.
     # ChainPut: netcat on the hosts. Default: "/bin/nc.traditional -v -v".
     "nc": "/bin/nc.traditional -v -v",
     # ChainPut: seconds that a sending netcat waits. Default: 5.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .transports.ssh_config import SshConfig
     from .transports.ssh_target import Finder
 
-__all__ = ["connection_to"]
+__all__ = ["connection_to", "seen_from_hosts"]
 
 _NOT_FOR_TAKTUK = (
     *("-m", "--machine", "-f", "--machines-file", "-G", "--gateway"),
@@ -61,18 +61,35 @@ def connection_to(host: Host, params: Mapping[str, Any]) -> tuple[str, Target]:
     :raises SshConfigError: for what ssh would refuse in a file of ssh_config
     :raises ValueError: if the transport ``paramiko`` was asked for and cannot do it
     """
+    return _ways_of(params).to(host)
+
+
+def _ways_of(params: Mapping[str, Any]) -> _Ways:
+    """Those of the last time, if they are kept."""
     values = _values(params)
     # A number that was set and the same one that is built in are equal, and mean two things.
     key = (*values, *(type(params[name]) for name in _WEAK))
     try:
         ways = _ways.get(key)
     except TypeError:  # a list among them, which the user has put there
-        return _Ways(params).to(host)
+        return _Ways(params)
     if ways is None:
         if len(_ways) >= MOST_WAYS:
             _ways.clear()
         ways = _ways[key] = _Ways(params)
-    return ways.to(host)
+    return ways
+
+
+def seen_from_hosts(host: Host, params: Mapping[str, Any]) -> Target:
+    """Where another host has to connect to reach ``host``: as the parameters say it, with a key of
+    its own, not with a file of this machine.
+
+    :raises ValueError: for a name that must not be given to a shell
+    """
+    ways = _ways_of({**params, "transport": "seen", "topology": None})
+    target = replace(ways._plain_target(host, ways.address(host), ways._base), keyfile=None)
+    _refuse_for_shells(target)
+    return target
 
 
 _BY_FILES = ("auto", "paramiko", "openssh")

@@ -38,7 +38,7 @@ class Source:
         body = [node for node in tree.body if not _is_docstring(node)]
         public = not any(part.startswith("_") for part in self.name.split("."))
         # What is sent to hosts is for older Pythons, too.
-        sent = self.name == "execo.transports.node"
+        sent = self.name in ("execo.transports.node", "execo.transfer.broadcast_node")
         if body and not (
             sent
             or any(

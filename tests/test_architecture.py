@@ -254,7 +254,10 @@ MAY_IMPORT: dict[str, Collection[str]] = {
     # Doors: they hand out what is behind them.
     "process":               KINDS,
     "action":                KINDS,
-    "transfer.*":            ACTION | rooms("transports taktuk"),
+    "transfer.broadcast_node": (),  # its text is sent to hosts that have Python and no execo
+    "transfer.*":            ACTION | rooms(
+        "transports taktuk transports.remote_shell transports.tree_frames transports.tree_leaf"
+    ),
     "forwarding.*":          SEAM | rooms("transports"),
     "becoming.*":            SEAM | rooms(
         "transports transports.last_start transports.questions transports.remote_shell"
@@ -339,7 +342,7 @@ LIBRARIES: dict[str, str] = {
     "pandas": "(report) (engine.*)",
 }
 
-SYSTEM = "_core.* transports.node jobs.supervisor"
+SYSTEM = "_core.* transports.node transfer.broadcast_node jobs.supervisor"
 
 # Who may use which name of the standard library.
 NAMES: dict[str, str] = {

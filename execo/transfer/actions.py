@@ -15,6 +15,7 @@ from execo.process_base import ProcessBase
 from execo.substitutions import Template, raw
 from execo.time_utils import Duration
 
+from .broadcast_process import BroadcastProcess
 from .process import FilesProcess, GetProcess, Packages, PutProcess
 from .progress import Progress, ProgressCallback, action_teller, process_teller, summed
 from .rsync import RsyncGetProcess, RsyncPutProcess
@@ -29,7 +30,7 @@ Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 class _Copy(Action):
     """What Put and Get have in common."""
 
-    _process_class: ClassVar[type[FilesProcess]]
+    _process_class: type[FilesProcess]
     _rsync_class: ClassVar[type[FilesProcess] | None]
 
     def __init__(
@@ -186,6 +187,12 @@ class Put(_Copy):
       process and its progress in the same way (new)
     :param tool: ``"rsync"``: with that program, which must be here and on the hosts, see the guide;
       goes before ``scp``. None = the script described above, or ``scp`` (new)
+    :param broadcast: True: hosts pass it on to one another, see the guide: it leaves this machine
+      once, or a few times, instead of once for each host. With the connection parameter
+      ``topology``, by way of its gateways. Hosts need Python 3.6 or later to pass something on, and
+      a key for the others; those that do not get it from another host get it from here, and
+      ``received_from`` of its process says which. ``scp`` has no effect then, and rsync is a
+      ValueError (new)
     :param connexion_params: the reference document's name of ``connection_params``
     :param policy: ``start_rate``, ``retry`` and ``max_failures``, see :class:`~execo.action.Action`
       (new)
@@ -193,8 +200,9 @@ class Put(_Copy):
     :raises ValueError: for hosts that cannot be any, no files, a substitution that fails
     """
 
-    _process_class = PutProcess
+    _process_class: type[FilesProcess] = PutProcess
     _rsync_class: ClassVar[type[FilesProcess] | None] = RsyncPutProcess
+    _broadcast_class: ClassVar[type[FilesProcess] | None] = BroadcastProcess
 
     def __init__(
         self,
@@ -211,9 +219,17 @@ class Put(_Copy):
         substitute: bool = True,
         progress: ProgressCallback | None = None,
         tool: Literal["rsync"] | None = None,
+        broadcast: bool = False,
         connexion_params: Mapping[str, Any] | None = None,
         **policy: Unpack[PolicyArgs],
     ) -> None:
+        if not isinstance(broadcast, bool):
+            raise TypeError(f"broadcast is True or False, not {broadcast!r}")
+        if broadcast:
+            if self._broadcast_class is None or tool is not None:
+                what = type(self).__name__ if tool is None else f"tool={tool!r}"
+                raise ValueError(f"{what} cannot be a broadcast: use Put, without a tool")
+            self._process_class = self._broadcast_class
         super().__init__(
             hosts,
             local_files,
@@ -293,7 +309,7 @@ class Get(_Copy):
       is fetched then. Else as :class:`Put`
     """
 
-    _process_class = GetProcess
+    _process_class: type[FilesProcess] = GetProcess
     _rsync_class: ClassVar[type[FilesProcess] | None] = RsyncGetProcess
 
     def __init__(

@@ -128,6 +128,12 @@ class PutProcess(FilesProcess):
         package = self.packages.look(self.names)
         return None if package is None else self._size_of(package)
 
+    @property
+    def received_from(self) -> str | None:
+        """The host that has passed it on, in a broadcast; None = this machine, or not known yet
+        (new)."""
+        return self._meter.source
+
     def _size_of(self, package: Package) -> int:
         return package.total
 
@@ -139,21 +145,18 @@ class PutProcess(FilesProcess):
 
     def _request(self) -> Transfer:
         package = self._package()
-        if package.single:
-            words = put_file_command(
-                self.location,
-                package.name,
-                size=package.size,
-                mode=package.mode,
-                mtime=package.mtime,
-            )
-        else:
-            words = put_tree_command(self.location)
         return self._transfer(
-            words,
+            self._words(package),
             total=package.total,
             package=package,
             on_end=partial(self.packages.release, self.names),
+        )
+
+    def _words(self, package: Package) -> tuple[str, ...]:
+        if not package.single:
+            return put_tree_command(self.location)
+        return put_file_command(
+            self.location, package.name, size=package.size, mode=package.mode, mtime=package.mtime
         )
 
 

@@ -65,6 +65,7 @@ class Meter:
     def __init__(self, total: int | None = None) -> None:
         self.total = total
         self.transferred = 0
+        self.source: str | None = None  # the host that has passed it on
         self.begin: float | None = None  # monotonic, as all that follows
         self.end: float | None = None
         # A new tuple for each point: whoever reads it meanwhile has a whole one.

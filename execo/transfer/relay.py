@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from signal import SIGTERM
+from typing import cast
 
 from execo import transports
 from execo._core.latch import Latch
 from execo._core.runtime import Runtime
 from execo.transports.base import Channel, Request, Sink, not_supported
 
+from .broadcast import Tree, is_worth_it
 from .download import Download
 from .request import Transfer
 from .rsync_relay import RsyncRelay
@@ -44,6 +46,7 @@ class TransferTransport:
     def open_all(self, pairs: Sequence[tuple[Request, Sink]]) -> list[Channel]:
         groups: dict[str, list[tuple[Request, Sink]]] = {}
         shared: dict[Package, Supply] = {}
+        trees, pairs = self._trees(pairs)
         for request, sink in pairs:
             if not isinstance(request, Transfer):
                 raise not_supported("transfer", request)
@@ -58,7 +61,33 @@ class TransferTransport:
         channels: list[Channel] = []
         for name, group in groups.items():
             channels += transports.get(self.runtime, name).open_all(group)
+        for tree in trees:
+            channels += [cast(Channel, run) for run in tree.runs]
+            for run in tree.runs:
+                run.open()
+            self.runtime.loop.call_soon(tree.begin)
         return channels
+
+    def _trees(
+        self, pairs: Sequence[tuple[Request, Sink]]
+    ) -> tuple[list[Tree], list[tuple[Request, Sink]]]:
+        """What hosts are to pass on to one another, and the rest."""
+        groups: dict[tuple[Package, int], list[tuple[Transfer, Sink]]] = {}
+        rest: list[tuple[Request, Sink]] = []
+        for request, sink in pairs:
+            passed_on = request.broadcast if isinstance(request, Transfer) else None
+            if passed_on is None:
+                rest.append((request, sink))
+            else:
+                assert isinstance(request, Transfer) and request.package is not None
+                groups.setdefault((request.package, passed_on.width), []).append((request, sink))
+        trees: list[Tree] = []
+        for members in groups.values():
+            if is_worth_it(members):
+                trees.append(Tree(self, members))
+            else:
+                rest += members
+        return trees, rest
 
     def _supply(self, request: Transfer, package: Package, shared: dict[Package, Supply]) -> Supply:
         supply = shared.get(package) or Supply(self.runtime, package, request.label)

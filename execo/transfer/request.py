@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from execo.transports.base import Exec
+from execo.transports.base import Exec, Target
 
 from .progress import Meter
 from .send import Package
 
-__all__ = ["Found", "Transfer", "cause"]
+__all__ = ["Broadcast", "Found", "Transfer", "cause"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,20 @@ class Found:
 
     name: str
     size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """What a transfer has to say for hosts to pass it on.
+
+    :param width: how many others a host feeds
+    :param seen: where another host finds this one, with a key of its own
+    :param again: makes the command once more: no two scripts may have one temporary name
+    """
+
+    width: int
+    seen: Target
+    again: Callable[[], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +46,7 @@ class Transfer(Exec):
     :param one_line: what arrives is to be decoded, see :mod:`~execo.transfer.one_line`
     :param on_end: called on a worker thread when the package is not needed any more
     :param meter: counts what passes
+    :param broadcast: set where other hosts may pass it on
     :param rsync: makes the words of the rsync on this machine of what the host has found, on a
       worker thread; then files pass between it and that of the host
     """
@@ -43,6 +58,7 @@ class Transfer(Exec):
     one_line: bool = False
     on_end: Callable[[], object] | None = None
     meter: Meter = field(default_factory=Meter)
+    broadcast: Broadcast | None = None
     rsync: Callable[[list[Found]], tuple[str, ...]] | None = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from execo.taktuk import TaktukProcess
 
@@ -36,7 +35,7 @@ class TaktukPut(Put):
     """Copy local files and folders to many hosts, as :class:`~execo.transfer.Put`, through one
     ``taktuk`` command, see :class:`~execo.taktuk.TaktukRemote`. Parameters and results are those of
     :class:`~execo.transfer.Put`, substitutions too (execo 2.8.2: none), but ``scp``, which has no
-    effect, and ``tool``: rsync is a ValueError.
+    effect, and ``tool`` and ``broadcast``: rsync is a ValueError, and so is ``broadcast=True``.
 
     Hosts that receive the same files receive them in step, and the local taktuk gets them once for
     all, when all hosts are connected or have failed. One that is more than some seconds behind goes
@@ -44,8 +43,9 @@ class TaktukPut(Put):
     waits in the memory of taktuk there.
     """
 
-    _process_class: ClassVar[type[PutProcess]] = TaktukPutProcess
+    _process_class = TaktukPutProcess
     _rsync_class = None
+    _broadcast_class = None
 
 
 class TaktukGet(Get):
@@ -58,5 +58,5 @@ class TaktukGet(Get):
     cannot be stored as fast as they come, all hosts of the action are held up.
     """
 
-    _process_class: ClassVar[type[GetProcess]] = TaktukGetProcess
+    _process_class = TaktukGetProcess
     _rsync_class = None

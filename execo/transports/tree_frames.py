@@ -28,6 +28,7 @@ __all__ = [
     "frame",
     "input_frame",
     "program",
+    "reading_words",
 ]
 
 VERSION = 1
@@ -199,8 +200,8 @@ _BOOTSTRAP = (
     'v<(3,6) and sys.exit("execo: python3 there is %%d.%%d, and has to be 3.6 or later"%%v);'
     "b=[];n=%d;exec("
     '"while n:\\n d=os.read(0,n)\\n if not d:sys.exit(0)\\n b.append(d)\\n n-=len(d)");'
-    'g={"__name__":"execo_node"};exec(compile(b"".join(b),"execo_node","exec"),g);'
-    'g["main"](%d)'
+    't=b"".join(b);g={"__name__":"execo_node"};exec(compile(t,"execo_node","exec"),g);'
+    'g["TEXT"]=t;g["main"](%d)'
 )
 
 
@@ -218,7 +219,13 @@ def bootstrap_words(fanout: int) -> tuple[str, ...]:
 
     :param fanout: how many hosts it may be connecting to at a time
     """
-    return ("python3", "-I", "-S", "-c", _BOOTSTRAP % (len(program()), fanout))
+    return reading_words(program(), fanout)
+
+
+def reading_words(text: bytes, number: int) -> tuple[str, ...]:
+    """The command that reads a program from its stdin, and calls its ``main`` with a number. The
+    program finds its own text as ``TEXT``."""
+    return ("python3", "-I", "-S", "-c", _BOOTSTRAP % (len(text), number))
 
 
 def input_frame(ids: Iterable[int], data: bytes) -> bytes:
