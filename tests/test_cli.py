@@ -79,6 +79,20 @@ def test_files_go_to_hosts_and_come_back(
     assert re.search(rb"execo: host3: .*new/one.txt", done.stderr)
 
 
+def test_hosts_pass_files_on(words: list[str], cluster: Cluster, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 8000
+    (tmp_path / "large").write_bytes(data)
+    execo("put", "-w", "host[1-3]", *words, "large", "--broadcast", cwd=tmp_path)
+    for at in range(3):
+        assert (cluster.home(at) / "large").read_bytes() == data
+    done = execo(
+        *("put", "-w", "host[1-3]", *words, "large", "--broadcast", "--rsync"),
+        cwd=tmp_path,
+        status=2,
+    )
+    assert b"rsync" in done.stderr
+
+
 def test_bad_files(words: list[str], tmp_path: Path) -> None:
     done = execo("put", "-w", "host1", *words, status=2)
     assert b"no files: give their names" in done.stderr

@@ -20,7 +20,7 @@ __all__ = ["get", "put"]
 
 def put(options: argparse.Namespace) -> int:
     """Copy files to the hosts; returns the exit status."""
-    return _copy(Put, options, options.dest or ".")
+    return _copy(Put, options, options.dest or ".", broadcast=options.broadcast)
 
 
 def get(options: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def get(options: argparse.Namespace) -> int:
     return _copy(Get, options, place)
 
 
-def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str) -> int:
+def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str, **more: Any) -> int:
     apply_settings(options)
     hosts = chosen_hosts(options)
     if not options.files:
@@ -49,6 +49,7 @@ def _copy(kind: type[Put | Get], options: argparse.Namespace, place: str) -> int
             connection_params(options),
             process_args=args,
             tool="rsync" if options.rsync else None,
+            **more,
             **policies(options),
         )
     except (TypeError, ValueError) as exc:

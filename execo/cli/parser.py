@@ -215,6 +215,7 @@ def _put(commands: Subparsers) -> None:
         usage="execo put -w SET [options] FILE... [--dest PATH]",
     )
     _copy_options(parser, "where to (default: the home folder); {{{host}}} is the host")
+    parser.add_argument("--broadcast", action="store_true", help="hosts pass it on to one another")
 
 
 def _get(commands: Subparsers) -> None:
