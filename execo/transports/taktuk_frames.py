@@ -136,7 +136,8 @@ class FrameParser:
             return frames  # not looked at again: a long line comes in a thousand pieces
         self._needed = at = 0
         while at < len(buffer):
-            header = _HEADER.match(buffer, at)
+            # Within what is waited for: in pieces a longer one would be noise.
+            header = _HEADER.match(buffer, at, at + _LONGEST_HEADER)
             if header is None:
                 end = self._end_of_noise(at)
                 if end is None:

@@ -302,7 +302,7 @@ class TaktukRun:
         if member is None:
             return
         if frame.kind is Kind.STATUS:
-            if frame.payload.isdigit():
+            if frame.payload.isdigit() and len(frame.payload) < 10:
                 member.on_status(frame.pid, int(frame.payload))
         else:
             member.on_output(1 if frame.kind is Kind.OUTPUT else 2, frame.pid, frame.payload)

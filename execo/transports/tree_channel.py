@@ -165,6 +165,8 @@ class TreeChannel:
         self.state = State.OVER
         self._give_up_input()
         self._paused = False
+        if self.failed:
+            self._held.clear()
         while self._held:
             self._deliver(*self._held.popleft())  # all that it printed comes first
         self._sink.on_error(error)
@@ -193,7 +195,7 @@ class TreeChannel:
 
     def resume(self) -> None:
         self._paused = False
-        while self._held and not self._paused:
+        while self._held and not self._paused and self.state is not State.SENT:
             self._deliver(*self._held.popleft())
 
     def forget(self) -> None:
@@ -335,6 +337,8 @@ class TreeChannel:
         self._sink.on_start()
         if self._transport.closed and not self.request.detach:
             self._signal(signal.SIGKILL)
+        if not self._paused:
+            self.resume()
 
     def on_no(self, why: str, spawn: bool) -> None:
         """The gateway has not started it."""
@@ -355,6 +359,8 @@ class TreeChannel:
     def on_out(self, stream: int, data: bytes) -> None:
         if stream == 2 and self.plain:
             self._tail.append(data[-1000:])
+        if self.state is State.SENT:
+            self.on_up()  # what prints runs: it is seen before ssh says so
         if self.state is State.OVER or self._forgotten or stream in self._ended:
             return
         self._room -= len(data)
@@ -456,7 +462,8 @@ class TreeChannel:
     def _take(self, stream: int, data: bytes | None) -> None:
         """Output, or None for its end. What comes while it is paused waits here: no more than the
         gateway has been granted."""
-        if self._paused or self._held:
+        # The output of what is about to be refused ends, too: nobody is told before it runs.
+        if self._paused or self._held or self.state is State.SENT:
             self._held.append((stream, data))
         else:
             self._deliver(stream, data)
