@@ -25,6 +25,7 @@ class Input:
         self._loop = loop
         self._local: Channel | None = None
         self._early: list[bytes | None] = []  # for a terminal that is not ready; None: its end
+        self._again: list[bytes | None] = []  # likewise, what the ssh before was given
         self._pty = pty
         self._ready = not pty
         self._looks = False
@@ -38,8 +39,12 @@ class Input:
         """This is the ssh that takes it, from what was kept on."""
         self._local = local
         kept, self._kept = self._kept, None
-        for data in kept or ():
-            self._pass(data)
+        if self._ready:
+            for data in kept or ():
+                self._pass(data)
+        elif kept:
+            self._again = kept  # its terminal is another one, and not ready either
+            self._look_soon()
 
     def keep(self) -> None:
         """Keep what is written: the command may have to be sent again."""
@@ -61,9 +66,7 @@ class Input:
             # Before ssh has its terminal in raw mode an end of file would be lost, and a long line
             # cut.
             self._early.append(data)
-            if not self._looks:
-                self._looks = True
-                self._loop.call_later(0, self._look_terminal)
+            self._look_soon()
             return
         self.late = self._ended and data is not None
         self._ended = self._ended or data is None
@@ -90,10 +93,16 @@ class Input:
 
     def drop(self) -> bool:
         """The command is over; True if input for its terminal is lost."""
-        lost = bool(self._early)
+        lost = bool(self._early or self._again)
         self._early.clear()
+        self._again.clear()
         self._ready = True
         return lost
+
+    def _look_soon(self) -> None:
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(0, self._look_terminal)
 
     def _look_terminal(self) -> None:
         if self._ready:
@@ -112,6 +121,9 @@ class Input:
             self._loop.call_later(_TERMINAL_LOOK, self._look_terminal)
             return
         self._looks, self._ready = False, True
+        again, self._again = self._again, []
+        for data in again:
+            self._pass(data)
         early, self._early = self._early, []
         for data in early:
             self.put(data)
