@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ import pytest
 
 from execo import Host
 from execo.topology import Topology
+from execo.transports.tree_frames import FrameParser, bootstrap_words, frame, program
 from sshd import RealSshd
 
-__all__ = ["Gateways", "gateways", "give_key"]
+__all__ = ["Gateways", "Program", "gateways", "give_key"]
 
 ROOT = "here"
+_LONG = 60.0
 GATEWAYS = 240
 """From this one on, the server's addresses are those of gateways, and from 0 on those of hosts."""
 
@@ -66,6 +70,58 @@ class Gateways:
         """Connection parameters that lead to the hosts through gateways."""
         topology = self.topology(self.hosts(hosts), levels, width=width)
         return {**self.access(), "transport": "tree", "topology": topology, **more}
+
+
+class Program:
+    """The program, run by some Python here, with words that are no ssh."""
+
+    def __init__(self, python: str, fanout: int = 2) -> None:
+        self.process = subprocess.Popen(
+            [python, *bootstrap_words(fanout)[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self.parser = FrameParser()
+        self.frames: list[Any] = []
+        self.send(program())
+
+    def send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+
+    def run(self, number: int, *words: str, room: int = 1 << 20, shared: bool = False) -> None:
+        payload = "\0".join(words).encode()
+        self.send(frame("run", payload, id=number, shared=shared, room=room))
+
+    def until(self, condition: Callable[[list[Any]], object]) -> None:
+        assert self.process.stdout is not None
+        while not condition(self.frames):
+            data = self.process.stdout.read(65536)
+            assert data, self.frames
+            self.frames += self.parser.feed(data)
+
+    def until_over(self, number: int) -> None:
+        # The exit may be told before the last output.
+        self.until(
+            lambda frames: {"exit": 1, "end": 2}.items() <= Counter(self.ops(number)).items()
+        )
+
+    def until_exit(self, number: int) -> None:
+        self.until(lambda frames: "exit" in self.ops(number))
+
+    def out(self, number: int) -> bytes:
+        return b"".join(one.payload for one in self.frames if one.id == number)
+
+    def ops(self, number: int) -> list[str]:
+        return [one.op for one in self.frames if one.id == number]
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(_LONG)
+        self.process.stdout.close()
 
 
 def give_key(server: RealSshd, user: str) -> None:

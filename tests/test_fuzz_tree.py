@@ -226,3 +226,101 @@ def test_input_is_one_frame_for_many() -> None:
 
     assert input_frame([1, 2], b"abc") == b'{"op": "in", "ids": [1, 2], "n": 3}\nabc'
     assert frame("ping") == b'{"op": "ping"}\n'
+
+
+# -- what can be, but seldom is -------------------------------------------------------------------
+
+READY = (
+    HELLO + header(op="up", id=1) + header(op="out", id=1, s=1, n=23) + b"execo-guard 1 sh linux\n"
+)
+
+
+def opened(patch: pytest.MonkeyPatch, count: int = 1, **options: Any) -> tuple[Any, Any, Any]:
+    """Commands on one host behind a gateway: the transport, the gateway, the sinks."""
+    carrier = Carrier()
+    patch.setattr(tree_module, "get_transport", lambda runtime, name: carrier)
+    patch.setattr(TreeTransport, "_start_directly", start_here)
+    transport = TreeTransport(get_runtime())
+    sinks = [Recorder(get_runtime().loop) for _ in range(count)]
+    target = Target("leaf", options=ConnectionOptions(tree=Ways(), keepalive=None, **options))
+    transport.open_all([(Exec("cat", target=target), sink) for sink in sinks])
+    until(lambda: carrier.sinks)
+    return transport, carrier.sinks[0], sinks
+
+
+def test_what_is_not_started_after_it_ran_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, link, (sink,) = opened(monkeypatch)
+
+    def say() -> None:
+        link.on_start()
+        link.on_data(1, READY + header(op="up", id=2) + header(op="no", id=2, why="", spawn=False))
+
+    get_runtime().loop.run_sync(say)
+    sink.wait_over().check()
+    assert "has not started what it has started" in str(sink.error)
+
+
+@pytest.mark.parametrize("lost", ["the gateway", "the host"])
+def test_what_is_given_up_as_another_one_is_lost_stays_so(
+    monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    transport, link, sinks = opened(monkeypatch, 3)
+    first, *others = sinks
+
+    def give_up(call: str) -> None:
+        if call == "error":
+            for one in others:
+                one.channel.abort()
+
+    first.react = give_up
+
+    def say() -> None:
+        link.on_start()
+        if lost == "the host":
+            link.on_data(1, HELLO + header(op="up", id=1) + header(op="exit", id=1, code=255 << 8))
+        link.on_exit(0)
+
+    get_runtime().loop.run_sync(say)
+    for sink in sinks:
+        sink.wait_over().check()
+    assert not transport._live
+
+
+def test_a_gateway_is_kept_for_output_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = get_runtime().loop
+    _, link, (sink,) = opened(monkeypatch, guard=False)
+
+    def say(data: bytes) -> bool:
+        link.on_data(1, data)
+        runs: bool = link._idle.runs
+        return runs
+
+    loop.run_sync(link.on_start)
+    assert not loop.run_sync(say, HELLO + header(op="up", id=1) + header(op="exit", id=1, code=0))
+    sink.wait(lambda sink: "exit" in sink.calls)
+    assert loop.run_sync(say, header(op="end", id=1, s=1) + header(op="end", id=1, s=2))
+    sink.wait_over().check()
+    loop.run_sync(link.on_exit, 0)
+
+
+def test_a_question_that_is_answered_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = get_runtime().loop
+    _, link, (sink,) = opened(monkeypatch)
+    answers: list[str] = []
+
+    def say() -> list[int]:
+        link.on_start()
+        link.on_data(1, READY + header(op="up", id=2))
+        channel: Any = sink.channel
+        channel.leaf.look(1, answers.append)
+        channel.leaf.look(1, answers.append)
+        link.on_data(1, header(op="out", id=3, s=1, n=5) + b"lead\n" + header(op="exit", id=3))
+        link.on_data(1, header(op="end", id=3, s=1) + header(op="end", id=3, s=2))
+        link.on_data(1, header(op="no", id=4))
+        left = list(link._receivers)
+        link.on_exit(0)
+        return left
+
+    assert loop.run_sync(say) == [1, 2]
+    assert answers == ["lead"]
+    sink.wait_over().check()

@@ -8,11 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +25,7 @@ from execo.transports.tree import TreeTransport
 from execo.transports.tree_channel import TreeChannel
 from execo.transports.tree_frames import VERSION
 from execo.transports.tree_link import TreeLink
-from gateways import Gateways
+from gateways import Gateways, Program
 from remote_commands import QUIET, running, until
 from sshd import RealSshd
 
@@ -358,59 +356,6 @@ def pythons() -> list[str]:
             if path.exists() and ".pyenv/shims" not in folder:
                 found[3, minor] = str(path)
     return [found[one] for one in sorted({min(found), max(found)})]
-
-
-class Program:
-    """The program, run by some Python here, with words that are no ssh."""
-
-    def __init__(self, python: str, fanout: int = 2) -> None:
-        from execo.transports.tree_frames import FrameParser, bootstrap_words, program
-
-        self.process = subprocess.Popen(
-            [python, *bootstrap_words(fanout)[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        self.parser = FrameParser()
-        self.frames: list[Any] = []
-        self.send(program())
-
-    def send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-
-    def run(self, number: int, *words: str, room: int = 1 << 20) -> None:
-        from execo.transports.tree_frames import frame
-
-        payload = "\0".join(words).encode()
-        self.send(frame("run", payload, id=number, shared=False, room=room))
-
-    def until(self, condition: Callable[[list[Any]], object]) -> None:
-        assert self.process.stdout is not None
-        while not condition(self.frames):
-            data = self.process.stdout.read(65536)
-            assert data, self.frames
-            self.frames += self.parser.feed(data)
-
-    def until_over(self, number: int) -> None:
-        # The exit may be told before the last output.
-        self.until(
-            lambda frames: {"exit": 1, "end": 2}.items() <= Counter(self.ops(number)).items()
-        )
-
-    def out(self, number: int) -> bytes:
-        return b"".join(one.payload for one in self.frames if one.id == number)
-
-    def ops(self, number: int) -> list[str]:
-        return [one.op for one in self.frames if one.id == number]
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(LONG)
-        self.process.stdout.close()
 
 
 @pytest.mark.parametrize("python", pythons())

@@ -17,6 +17,7 @@ it than may wait here.
 import array
 import errno
 import functools
+import heapq
 import json
 import os
 import re
@@ -41,6 +42,9 @@ PIECE = 65536
 LONGEST_HEADER = 1 << 20
 LONGEST_PAYLOAD = 1 << 24
 BACKLOG = 1 << 18
+RETRY = 0.02
+LONGEST_RETRY = 0.5
+CONNECTS_WITHIN = 1.0
 LAST_WAIT = 2.0
 PROBE_WAIT = 5.0
 FILES = 1 << 16
@@ -78,61 +82,118 @@ def pack(number: int, *parts: Any) -> bytes:
 
 
 class Control:
-    """One connection to the control socket of an ssh."""
+    """One connection to the control socket of an ssh. It never waits: an ssh that is frozen holds
+    up those alone who want something of it.
+
+    - ``unsent``: what has not been sent: bytes, and a descriptor that goes with them or None
+    """
 
     def __init__(
         self,
         node: "Node",
         path: str,
         on_message: Callable[[int, bytes], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
     ) -> None:
         self.node = node
+        self.path = path
         self.on_message = on_message
         self.on_end = on_end
         self.buffer = b""
-        self.sock: Optional[socket.socket] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(PROBE_WAIT)
-            self.sock.connect(path)
-            self.sock.sendall(pack(MUX_HELLO, MUX_VERSION))
-        except OSError:
-            self.sock.close()
-            raise
-        node.watch(self.sock.fileno(), self.read)
+        self.unsent: Deque[Tuple[bytes, Optional[int]]] = deque()
+        self.since = time.monotonic()
+        self.delay = RETRY
+        self.connected = False
+        self.sock: Optional[socket.socket] = None
 
     def send(self, message: bytes, descriptors: Tuple[int, ...] = ()) -> None:
-        assert self.sock is not None
-        self.sock.sendall(message)
-        for descriptor in descriptors:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
-            self.sock.sendmsg([b"\0"], [rights])
+        """Begin to send. Once, at the beginning; the descriptors stay open until it has ended, or
+        nothing is unsent."""
+        self.unsent.append((pack(MUX_HELLO, MUX_VERSION) + message, None))
+        self.unsent += [(b"\0", descriptor) for descriptor in descriptors]
+        try:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.setblocking(False)
+        except OSError as exc:
+            self.lose(str(exc))
+            return
+        self.connect()
+
+    def connect(self) -> None:
+        if self.sock is None:
+            return
+        try:
+            self.sock.connect(self.path)
+        except BlockingIOError:
+            # More are waiting to be let in than there is room for, and nothing tells of its end.
+            if time.monotonic() - self.since < PROBE_WAIT:
+                self.delay = min(2 * self.delay, LONGEST_RETRY)
+                self.node.after(self.delay, self.connect)
+            else:
+                self.lose("it lets nobody in: is it frozen?")
+            return
+        except OSError as exc:
+            self.lose(str(exc))
+            return
+        self.connected = True
+        self.node.watch(self.sock.fileno(), self.push, selectors.EVENT_WRITE)
+        self.push()
+
+    def push(self) -> None:
+        """Send what can be sent, then read."""
+        try:
+            while self.unsent and self.sock is not None:
+                data, descriptor = self.unsent.popleft()
+                rights = []
+                if descriptor is not None:
+                    words = array.array("i", [descriptor])
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, words)]
+                try:
+                    count = self.sock.sendmsg([data], rights)
+                except OSError:
+                    self.unsent.appendleft((data, descriptor))
+                    raise
+                if count < len(data):
+                    self.unsent.appendleft((data[count:], None))
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.lose(str(exc))
+            return
+        if self.sock is not None:
+            self.node.unwatch(self.sock.fileno())
+            self.node.watch(self.sock.fileno(), self.read)
 
     def read(self) -> None:
         assert self.sock is not None
         try:
             data = self.sock.recv(PIECE)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
-            self.close()
-            self.on_end()
+            self.lose("it has hung up")
             return
         self.buffer += data
         while self.sock is not None and len(self.buffer) >= 8:
             length, kind = struct.unpack(">II", self.buffer[:8])
             if not 4 <= length <= LONGEST_MUX:
-                self.close()
-                self.on_end()
+                self.lose("what it says is not understood")
             elif len(self.buffer) < 4 + length:
                 return
             else:
                 body, self.buffer = self.buffer[8 : 4 + length], self.buffer[4 + length :]
                 self.on_message(kind, body)
 
+    def lose(self, why: str) -> None:
+        self.close()
+        self.on_end(why)
+
     def close(self) -> None:
         if self.sock is not None:
-            self.node.unwatch(self.sock.fileno())
+            if self.connected:
+                self.node.unwatch(self.sock.fileno())
             self.sock.close()
             self.sock = None
 
@@ -169,10 +230,10 @@ class Session:
         for stream, descriptor in self.outputs.items():
             if wanted and stream not in self.reading:
                 self.reading.add(stream)
-                self.node.watch(descriptor, functools.partial(self.read, stream))
+                self.node.watch_output(descriptor, functools.partial(self.read, stream))
             elif not wanted and stream in self.reading:
                 self.reading.discard(stream)
-                self.node.unwatch(descriptor)
+                self.node.unwatch_output(descriptor)
 
     def read(self, stream: int) -> None:
         most = PIECE if self.muted else min(PIECE, self.room)
@@ -184,7 +245,7 @@ class Session:
             data = b""
         if not data:
             self.reading.discard(stream)
-            self.node.unwatch(self.outputs[stream])
+            self.node.unwatch_output(self.outputs[stream])
             os.close(self.outputs.pop(stream))
             self.node.tell({"op": "end", "id": self.number, "s": stream})
             self.look_over()
@@ -278,7 +339,7 @@ class Session:
         self.break_input()
         for stream, descriptor in self.outputs.items():
             if stream in self.reading:
-                self.node.unwatch(descriptor)
+                self.node.unwatch_output(descriptor)
             os.close(descriptor)
         self.outputs = {}
         self.reading = set()
@@ -298,6 +359,7 @@ class Connection(Session):
         self, node: "Node", number: int, room: int, words: List[str], shared: bool
     ) -> None:
         Session.__init__(self, node, number, room)
+        self.users: Set[Session] = set()
         self.path = os.path.join(node.folder, str(number)) if shared else ""
         # Behind the program's name: of an option ssh takes what it sees first.
         ours = ["-M", "-S", self.path, "-oControlPersist=no"] if shared else []
@@ -328,6 +390,9 @@ class Connection(Session):
             os.close(descriptor)
         self.node.tell({"op": "up", "id": self.number})
         self.attach(pipes[1], pipes[2], pipes[4])
+        if not self.path:
+            # Its command may print nothing, for hours.
+            self.node.after(CONNECTS_WITHIN, self.settle)
 
     def came(self, stream: int) -> None:
         if stream == 1:
@@ -343,6 +408,8 @@ class Connection(Session):
     def exit(self, code: Optional[int]) -> None:
         self.settle()
         Session.exit(self, code)
+        for session in list(self.users):
+            session.release()  # nothing will ever be heard of it
 
     def signal(self, number: int) -> None:
         # Not by its own method, which may take the exit status that reap() waits for.
@@ -354,6 +421,8 @@ class Connection(Session):
             self.node.waiting.remove(self)
             self.release()
             self.node.tell({"op": "exit", "id": self.number, "code": None})
+            for stream in (1, 2):
+                self.node.tell({"op": "end", "id": self.number, "s": stream})
         else:
             self.signal(signal.SIGTERM)
 
@@ -374,46 +443,84 @@ class Shared(Session):
         try:
             for _ in range(3):
                 pipes += os.pipe()
-            self.control = Control(node, connection.path, self.hear, self.lose)
-            self.theirs = (pipes[0], pipes[3], pipes[5])
-            none = 0xFFFFFFFF
-            request = pack(MUX_NEW_SESSION, 1, b"", 0, 0, 0, 0, none, b"", text)
-            self.control.send(request, self.theirs)
         except OSError as exc:
             for descriptor in pipes:
                 os.close(descriptor)
             self.refuse(str(exc)[:500])
             return
+        self.theirs = (pipes[0], pipes[3], pipes[5])
+        self.attach(pipes[1], pipes[2], pipes[4])
+        connection.users.add(self)
+        self.control = Control(node, connection.path, self.hear, self.lose)
+        none = 0xFFFFFFFF
+        request = pack(MUX_NEW_SESSION, 1, b"", 0, 0, 0, 0, none, b"", text)
+        self.control.send(request, self.theirs)
+
+    def look_outputs(self) -> None:
+        # ssh closes the pipes of what it refuses before it says so, and that is no end of output.
+        if self.opened or self.muted:
+            Session.look_outputs(self)
+
+    def look_input(self) -> None:
+        # Nothing of the input is gone as long as it may be refused.
+        if self.opened:
+            Session.look_input(self)
+
+    def begin(self) -> None:
+        """Its ends of the pipes are with ssh, and what that does with them counts."""
+        if not self.opened:
+            self.opened = True
+            self.close_theirs()
+            self.look_outputs()
+            self.look_input()
+
+    def close_theirs(self) -> None:
         for descriptor in self.theirs:
             os.close(descriptor)
-        self.attach(pipes[1], pipes[2], pipes[4])
+        self.theirs = ()
 
     def hear(self, kind: int, body: bytes) -> None:
         if kind == MUX_OPENED:
-            self.opened = True
             self.node.tell({"op": "up", "id": self.number})
+            self.begin()
         elif kind in (MUX_DENIED, MUX_FAILURE) and not self.opened:
             self.refuse(body[8:].decode("utf-8", "replace")[:500])
         elif kind == MUX_EXIT and len(body) >= 8:
             self.exit(struct.unpack(">I", body[4:8])[0])
 
-    def refuse(self, why: str) -> None:
-        self.node.tell({"op": "no", "id": self.number, "why": why})
+    def exit(self, code: Optional[int]) -> None:
+        self.begin()
+        Session.exit(self, code)
+
+    def look_over(self) -> None:
+        Session.look_over(self)
+        if self.exited and not self.outputs:
+            self.connection.users.discard(self)
+
+    def release(self) -> None:
+        self.close_theirs()
         if self.control is not None:
             self.control.close()
+        self.connection.users.discard(self)
+        Session.release(self)
+
+    def refuse(self, why: str) -> None:
+        self.node.tell({"op": "no", "id": self.number, "why": why})
         self.release()
 
-    def lose(self) -> None:
+    def lose(self, why: str) -> None:
         """Hear no more of it from ssh. If it lives, the command has died of a signal: ssh tells of
         exit codes alone."""
-        if not self.exited:
+        if self.control is not None and self.control.unsent:
+            self.refuse(why[:500])
+        elif not self.exited:
             self.node.probe(self.connection, self)
 
     def drop(self) -> None:
-        if self.control is not None:
-            self.control.close()
         if not self.exited:
             self.node.tell({"op": "exit", "id": self.number, "code": None})
+        for stream in self.outputs:
+            self.node.tell({"op": "end", "id": self.number, "s": stream})
         self.release()
 
 
@@ -423,6 +530,13 @@ class Node:
     def __init__(self, fanout: int) -> None:
         self.fanout = fanout
         self.selector = selectors.DefaultSelector()
+        # The outputs that may be read, apart: none is while the script, or the way to it, is slow.
+        # Input and orders are taken all the same.
+        self.sources = selectors.DefaultSelector()
+        self.ready: "Deque[selectors.SelectorKey]" = deque()
+        self.held_up = False
+        self.timers: List[Tuple[float, int, Callable[[], None]]] = []
+        self.timed = 0
         self.sessions: "Dict[int, Session]" = {}
         self.children: "Dict[int, Connection]" = {}
         self.waiting: "Deque[Connection]" = deque()
@@ -443,6 +557,7 @@ class Node:
         os.set_blocking(1, False)
         self.watch(0, self.read)
         self.watch(self.woken.fileno(), self.reap)
+        self.watch(self.sources.fileno(), self.read_outputs)
 
     # -- descriptors
 
@@ -454,13 +569,38 @@ class Node:
     def unwatch(self, descriptor: int) -> None:
         self.selector.unregister(descriptor)
 
+    def watch_output(self, descriptor: int, function: Callable[[], None]) -> None:
+        self.sources.register(descriptor, selectors.EVENT_READ, function)
+
+    def unwatch_output(self, descriptor: int) -> None:
+        self.sources.unregister(descriptor)
+
+    def read_outputs(self) -> None:
+        """Read in turn, as much as the script takes."""
+        mapping = self.sources.get_map()
+        if not self.ready:
+            self.ready.extend(key for key, _ in self.sources.select(0))
+        while self.ready and not self.held_up:
+            key = self.ready.popleft()
+            if mapping.get(key.fd) is key:
+                key.data()
+
+    def after(self, delay: float, function: Callable[[], None]) -> None:
+        self.timed += 1
+        heapq.heappush(self.timers, (time.monotonic() + delay, self.timed, function))
+
     def turn(self, patience: Optional[float] = None) -> None:
         """Wait for something, and do it."""
+        if self.timers:
+            rest = max(0.0, self.timers[0][0] - time.monotonic())
+            patience = rest if patience is None else min(rest, patience)
         mapping = self.selector.get_map()
         for key, _ in self.selector.select(patience):
             # What was done for another one may have ended it, and its number may be reused.
             if mapping.get(key.fd) is key:
                 key.data()
+        while self.timers and self.timers[0][0] <= time.monotonic():
+            heapq.heappop(self.timers)[2]()
 
     # -- to the script
 
@@ -469,12 +609,6 @@ class Node:
             header["n"] = len(payload)
         self.output += json.dumps(header).encode() + b"\n" + payload
         self.flush()
-        while len(self.output) > BACKLOG and not self.over:
-            # The script, or the way to it, is slow: all here waits.
-            with selectors.DefaultSelector() as waiter:
-                waiter.register(1, selectors.EVENT_WRITE)
-                waiter.select()
-            self.flush()
 
     def flush(self) -> None:
         try:
@@ -492,6 +626,12 @@ class Node:
                 self.watch(1, self.flush, selectors.EVENT_WRITE)
             else:
                 self.unwatch(1)
+        if (len(self.output) > BACKLOG) != self.held_up:
+            self.held_up = not self.held_up
+            if self.held_up:
+                self.unwatch(self.sources.fileno())
+            else:
+                self.watch(self.sources.fileno(), self.read_outputs)
 
     # -- from the script
 
@@ -504,6 +644,7 @@ class Node:
             data = b""
         if not data:
             self.over = True
+            self.unwatch(0)  # it would be ready for ever
             return
         self.input += data
         at = 0
@@ -619,8 +760,9 @@ class Node:
         """Ask an ssh whether it is there: if so, ``session`` has ended; if not, ssh is ended, and
         the script hears of that."""
         answers: List[int] = []
+        control = Control(self, connection.path, lambda kind, body: hear(kind), lambda why: lose())
 
-        def hear(kind: int, body: bytes) -> None:
+        def hear(kind: int) -> None:
             if kind == MUX_ALIVE:
                 answers.append(kind)
                 control.close()
@@ -630,11 +772,7 @@ class Node:
             if not answers:
                 connection.signal(signal.SIGTERM)
 
-        try:
-            control = Control(self, connection.path, hear, lose)
-            control.send(pack(MUX_ALIVE_CHECK, 1))
-        except OSError:
-            lose()
+        control.send(pack(MUX_ALIVE_CHECK, 1))
 
     # -- from the start to the end
 

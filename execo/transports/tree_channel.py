@@ -343,7 +343,9 @@ class TreeChannel:
     def on_no(self, why: str, spawn: bool) -> None:
         """The gateway has not started it."""
         leaf = self.leaf
-        if self.state is not State.SENT:
+        if self.state is State.RUNNING and self.link is not None:
+            self.link.mistrust(f"it says that {self.name} has not started what it has started")
+        elif self.state is not State.SENT:
             self._leave()
         elif leaf is not None:
             leaf.refused(self, why)

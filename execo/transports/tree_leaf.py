@@ -304,6 +304,8 @@ class TreeLeaf:
         for channel in list(self.channels):
             channel.lose(str(error))
         for channel in waiting:
+            if channel.told:
+                continue  # given up as it heard of another one
             channel.leaf = None
             channel.attempts += 1
             if self._retired and channel.attempts < _ATTEMPTS:
@@ -328,21 +330,35 @@ class _Look:
     ) -> None:
         self._answer = answer
         self._said = b""
-        link.order(self, "open", text.encode(), on=connection, room=4096)
+        self._link = link
+        self._streams = {1, 2}
+        self._exited = False
+        self.id = link.order(self, "open", text.encode(), on=connection, room=4096)
 
     def on_up(self) -> None: ...
-    def on_no(self, why: str, spawn: bool) -> None: ...
     def on_took(self, count: int) -> None: ...
     def on_stuck(self) -> None: ...
-    def on_exit(self, code: int | None) -> None: ...
+
+    def on_no(self, why: str, spawn: bool) -> None:
+        self._link.drop(self)
+
+    def on_exit(self, code: int | None) -> None:
+        self._exited = True
+        self._look_over()
 
     def on_out(self, stream: int, data: bytes) -> None:
         if stream == 1:
             self._said += data[:100]
 
     def on_end(self, stream: int) -> None:
+        self._streams.discard(stream)
+        self._look_over()
         if stream == 1 and (words := self._said.split()):
             self._answer(words[0].decode("ascii", "replace"))
+
+    def _look_over(self) -> None:
+        if self._exited and not self._streams:
+            self._link.drop(self)
 
 
 def _own(error: ProcessError) -> ProcessError:

@@ -57,6 +57,8 @@ _SAID_LINES = 10
 class _Receiver(Protocol):
     """What a frame of a gateway may be about."""
 
+    id: int
+
     def on_up(self) -> None: ...
     def on_no(self, why: str, spawn: bool) -> None: ...
     def on_out(self, stream: int, data: bytes) -> None: ...
@@ -193,9 +195,10 @@ class TreeLink:
         """
         self._write(input_frame(ids, data))
 
-    def drop(self, receiver: TreeChannel) -> None:
+    def drop(self, receiver: _Receiver) -> None:
         """Its number is not used any more: what comes of it is passed over."""
         self._receivers.pop(receiver.id, None)
+        self.look_idle()
 
     def forget(self, channel: TreeChannel) -> None:
         """As :meth:`drop`, for one that has ended."""
@@ -242,11 +245,16 @@ class TreeLink:
 
     def look_idle(self) -> None:
         """Send it away when it has no connection any more, and nobody needs it."""
-        if self._state is _State.READY and not self.assigned and not self.leaves:
+        if self._state is _State.READY and self._needless:
             self._idle.set(1.0, self._dismiss_idle)
 
+    @property
+    def _needless(self) -> bool:
+        # Without a connection that is kept, nor output to come of a command that has ended.
+        return not (self.assigned or self.leaves or self._receivers)
+
     def _dismiss_idle(self) -> None:
-        if not self.assigned and not self.leaves:
+        if self._needless:
             self.dismiss()
 
     def dismiss(self) -> None:
@@ -311,6 +319,8 @@ class TreeLink:
         self._receivers.clear()
         self.assigned.clear()
         for one in waiting:
+            if one.told:
+                continue  # given up as it heard of another one
             one.tried.add(self.name)
             one.back()
             one.link = None
