@@ -324,3 +324,20 @@ def test_a_question_that_is_answered_is_forgotten(monkeypatch: pytest.MonkeyPatc
     assert loop.run_sync(say) == [1, 2]
     assert answers == ["lead"]
     sink.wait_over().check()
+
+
+@pytest.mark.parametrize(
+    ("why", "hint"),
+    [("[Errno 24] Too many open files", "ulimit"), ("[Errno 2] No such", "install")],
+)
+def test_why_a_gateway_runs_no_ssh(monkeypatch: pytest.MonkeyPatch, why: str, hint: str) -> None:
+    _, link, (sink,) = opened(monkeypatch)
+
+    def say() -> None:
+        link.on_start()
+        link.on_data(1, HELLO + header(op="no", id=1, why=why, spawn=True))
+        link.on_exit(0)
+
+    get_runtime().loop.run_sync(say)
+    sink.wait_over().check()
+    assert hint in str(sink.error)

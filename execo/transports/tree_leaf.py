@@ -3,6 +3,7 @@ other commands are the user's."""
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -216,7 +217,9 @@ class TreeLeaf:
     def on_no(self, why: str, spawn: bool) -> None:
         words = self.target.options.ssh[0]
         text = f"{self._link.name} cannot run {words!r} to reach {place(self.target)}: {why}"
-        if spawn:
+        if spawn and f"Errno {errno.EMFILE}]" in why:
+            text += "; raise its limit of open files there (ulimit -Hn), or add gateways"
+        elif spawn:
             text += "; install it there (package openssh-client), or name another with ssh"
         self._end(SpawnError(text, host=self.target.address))
 
