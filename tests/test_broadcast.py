@@ -63,7 +63,9 @@ def leftovers(home: Path) -> list[Path]:
 
 
 def programs(host: Host, word: bytes = b"execo_node") -> list[int]:
-    """What runs on a host and has the word in its command."""
+    """What runs on a host and has the word in its command. Other servers have the same addresses,
+    for other tests."""
+    at = f" {host.address} {host.port}\0".encode()
     found = []
     for proc in Path("/proc").glob("[0-9]*"):
         try:
@@ -71,7 +73,7 @@ def programs(host: Host, word: bytes = b"execo_node") -> list[int]:
             environment = (proc / "environ").read_bytes()
         except OSError:
             continue
-        if word in words and f" {host.address} ".encode() in environment:
+        if word in words and at in environment + b"\0":
             found.append(int(proc.name))
     return found
 
@@ -191,7 +193,7 @@ def test_a_gateway_that_is_lost(gateways: Gateways) -> None:
     params = {**gateways.access(), "topology": gateways.topology(hosts, width=2)}
     put = Put(hosts, "huge", "gw-{{{host}}}", params, broadcast=True).start()
     fed = until_fed(put, names[0])
-    for pid in relays(Host(names[0])):
+    for pid in relays(Host(names[0], port=gateways.access()["port"])):
         os.kill(pid, signal.SIGKILL)
     put.wait(LONG)
     assert put.ok, [p.message for p in put.failed]

@@ -41,8 +41,9 @@ def tree() -> TreeTransport:
     return found
 
 
-def programs(address: str) -> list[int]:
-    """The programs that run on a gateway."""
+def programs(gateways: Gateways, address: str) -> list[int]:
+    """The programs on a gateway. Other servers have the same addresses, for other tests."""
+    at = f" {address} {gateways.access()['port']}\0"
     found = []
     for proc in Path("/proc").glob("[0-9]*"):
         try:
@@ -50,7 +51,7 @@ def programs(address: str) -> list[int]:
             environment = (proc / "environ").read_bytes()
         except OSError:
             continue
-        if words.startswith(b"python3\0-I") and f" {address} ".encode() in environment:
+        if words.startswith(b"python3\0-I") and at.encode() in environment + b"\0":
             found.append(int(proc.name))
     return found
 
@@ -245,7 +246,7 @@ def test_a_gateway_that_is_lost(
     action = TreeRemote(text, gateways.hosts(6), params, process_args=QUIET).start()
     until(lambda: len(log.read_text().split()) == 6)
     first, _ = gateways.names(2)
-    (program,) = programs(first)
+    (program,) = programs(gateways, first)
     if how == "cut off":
         # Its sshd.
         program = int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
@@ -286,7 +287,7 @@ action.wait()
         script.wait()
     until(lambda: not running(word))
     names = [*gateways.names(1), *gateways.names(1, level=2)]
-    until(lambda: not any(programs(name) for name in names))
+    until(lambda: not any(programs(gateways, name) for name in names))
 
 
 def test_what_is_detached_stays(gateways: Gateways, word: str) -> None:
