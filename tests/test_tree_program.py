@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from sshd import RealSshd
 
 pytest_plugins = ["gateways", "remote_commands", "sshd"]
 
-SSH = f"""#!{sys.executable}
+SSH = """\
 import array, os, signal, socket, struct, sys, time
 
-path, what = sys.argv[3], sys.argv[-1]
+path, what = sys.argv[4], sys.argv[-1]
 server = socket.socket(socket.AF_UNIX)
 server.bind(path)
 server.listen(1)
@@ -59,8 +60,11 @@ time.sleep(1000)
 @pytest.fixture
 def ssh(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
     """The words of an ssh of ours."""
+    program = tmp_path / "program.py"
+    program.write_text(SSH)
     path = tmp_path / "ssh"
-    path.write_text(SSH)
+    # By a shell: a first line of #! takes no path with a blank.
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {program} "$0" "$@"\n')
     path.chmod(0o755)
     return lambda what: (str(path), what)
 

@@ -49,7 +49,10 @@ def deferring_interrupts(function: Callable[..., object], *args: Any) -> bool:
         if len(came) > 1:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, defer)
+    try:
+        signal.signal(signal.SIGINT, defer)
+    except ValueError:
+        return False  # the main thread of a subinterpreter
     try:
         function(*args)
     finally:
