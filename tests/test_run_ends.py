@@ -38,6 +38,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Of these tests alone: its folders are looked at."""
+    with Cluster(4) as one:
+        yield one
+
+
 def begun(source: str, *arguments: str, cluster: Cluster | None = None) -> subprocess.Popen[str]:
     """A script; its hosts are in HOSTS."""
     hosts = [] if cluster is None else cluster.hosts
